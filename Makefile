@@ -1,0 +1,40 @@
+# The two commands that a new checkout needs are `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt
+
+.PHONY: demo test test-fast check format clean
+
+demo: $(VENV)/.installed ## build a store, train, evaluate, register on photographs (5 minutes)
+	$(BIN)/qfactory study
+
+test: $(VENV)/.installed-dev ## every test
+	$(BIN)/pytest --durations=10
+
+test-fast: $(VENV)/.installed-dev ## the tests that take no more than a few seconds each
+	$(BIN)/pytest -m "not slow"
+
+check: $(VENV)/.installed-dev ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and the workspace
+	rm -rf $(VENV) workspace
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml infra/constraints.txt
+	@echo "installing (about two minutes) ..."
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) -e ".[dev]"
+	@touch $@

@@ -1,0 +1,61 @@
+"""The build-patches flow: a dataset becomes a version of a patch store."""
+
+import hashlib
+import re
+
+from prefect import flow
+
+from flows.data_steps import build_version, scan_sources
+from flows.parameters import Degradation, QualityFactors, Reference, Share, Side, Stride
+from flows.runtime import ray_session
+from flows.settings import settings
+from pipeline.build_store import MAX_REJECTED_SHARE
+from pipeline.datasets import FOLDER
+from storage.patch_store import StoreVersion
+from storage.schema import PatchSpec
+
+
+@flow(name="build-patches", flow_run_name="{dataset}")
+def build_patches(
+    dataset: Reference = "sample",
+    side: Side = 64,
+    stride: Stride = 32,
+    qf: QualityFactors = [10, 20, 30, 40],  # noqa: B006 - pydantic copies it
+    degradation: Degradation = "image",
+    store: str | None = None,
+    repair: bool = False,
+    max_rejected_share: Share = MAX_REJECTED_SHARE,
+    allow_evaluation_images: bool = False,
+) -> StoreVersion:
+    """Cut a dataset into a patch store; only what changed is built.
+
+    Args:
+        dataset: what to cut, such as `bsds500`, `bsds500:train` or `folder:PATH`
+        side: height and width of a patch, in pixels
+        stride: distance between patches, in pixels
+        qf: JPEG quality factors, a column each
+        degradation: `image` compresses the image and cuts it, `patch` the other way round
+        store: URI of the store; by default one is named after the dataset and the spec
+        repair: read every shard again and rewrite the damaged ones
+        max_rejected_share: share of unusable images above which the build fails
+        allow_evaluation_images: whether images of LIVE1 and Classic5 may be trained on
+    """
+    spec = PatchSpec(side=side, stride=stride, qfs=tuple(qf), degradation=degradation)
+    uri = store or default_store(dataset, spec)
+    with ray_session():
+        scanned = scan_sources(dataset, allow_evaluation_images)
+        return build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
+
+
+def default_store(dataset: str, spec: PatchSpec) -> str:
+    """Return the URI of the store that a dataset and a spec get when none is named."""
+    what = f"{_short_name(dataset)}-{spec.side}px-stride{spec.stride}-{spec.degradation}"
+    return settings().store_uri(f"{what}-{spec.fingerprint[:8]}")
+
+
+def _short_name(dataset: str) -> str:
+    if not dataset.startswith(FOLDER):
+        return re.sub(r"\W+", "-", dataset)
+    folder = dataset.removeprefix(FOLDER).rstrip("/")
+    digest = hashlib.sha256(folder.encode()).hexdigest()[:6]
+    return f"{re.sub(r'[^A-Za-z0-9]+', '-', folder.rsplit('/', 1)[-1])}-{digest}"

@@ -1,0 +1,90 @@
+"""The `qfactory` command. Long work runs as Prefect flows, questions are answered directly."""
+
+import logging
+import sys
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import CoercionError
+from pydantic import ValidationError
+
+from flows.console import notes, show_progress
+from flows.settings import prepare_environment
+
+# Commands are named as "module:function" and imported when they are called: Prefect, Ray, MLflow
+# and torch together take seconds, and Prefect reads the environment when it is imported.
+FLOWS, PATCHES, DATASETS = "flows.cli_flows", "flows.cli_patches", "flows.cli_datasets"
+USAGE_ERROR = 2
+
+app = App(
+    name="qfactory",
+    help="Data and training pipeline for JPEG compression-artifact reduction.",
+    default_parameter=Parameter(consume_multiple=True, negative=""),
+    result_action="return_value",
+)
+app.command(f"{FLOWS}:study", help="Build a store, train recipes, evaluate, register: it all.")
+app.command(f"{FLOWS}:train", help="Train one recipe on a store that is there, and register it.")
+app.command("flows.cli_evaluate:evaluate", help="Score JPEG, a registered model or a checkpoint.")
+
+patches = App(name="patches", help="Patch stores: build, look into, verify, clean up.")
+patches.command(f"{FLOWS}:build", help="Cut a dataset into a patch store.")
+patches.command(f"{PATCHES}:list_stores", name="list", help="List stores and their versions.")
+patches.command(f"{PATCHES}:inspect", help="Show what a store holds; save a contact sheet.")
+patches.command(f"{PATCHES}:verify", help="Compare every byte of a store with its version file.")
+patches.command(f"{PATCHES}:gc", help="Remove what no kept version names.")
+app.command(patches)
+
+datasets = App(name="datasets", help="Datasets: what is known, fetch, verify.")
+datasets.command(f"{DATASETS}:list_datasets", name="list", help="List the known datasets.")
+datasets.command(f"{DATASETS}:fetch", help="Download a dataset, every file checked.")
+datasets.command(f"{DATASETS}:verify", help="Compare a dataset's files with the pinned hashes.")
+app.command(datasets)
+
+recipes = App(name="recipes", help="The recipes that networks are trained by.")
+recipes.command(f"{DATASETS}:list_recipes", name="list", help="List the recipes.")
+recipes.command(f"{DATASETS}:show_recipe", name="show", help="Print a recipe's settings as JSON.")
+app.command(recipes)
+
+
+def main() -> None:
+    """Run the command line.
+
+    A user's mistake is one line on stderr and exit code 2, an interruption exit code 130.
+    """
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    logging.getLogger().handlers[0].setLevel(logging.WARNING)  # whatever level a logger has
+    try:
+        prepare_environment()
+        show_progress()
+        sys.exit(app(exit_on_error=False, print_error=False))
+    except KeyboardInterrupt:
+        _stop("interrupted: what was published stays; the same command goes on from there", 130)
+    except CoercionError as error:
+        _stop(f"{_option(error)}: {_reason(error)}", USAGE_ERROR)
+    except CycloptsError as error:
+        _stop(str(error), USAGE_ERROR)
+    except Exception as error:
+        if not _is_explained(error):
+            raise
+        _stop(str(error), USAGE_ERROR)
+
+
+def _is_explained(error: Exception) -> bool:
+    """Tell whether the message alone says what to do: the project's own errors and refusals."""
+    own = type(error).__module__.split(".")[0] in ("flows", "pipeline", "models", "storage")
+    return own or isinstance(error, ValueError | ConnectionError)
+
+
+def _option(error: CoercionError) -> str:
+    return error.argument.name if error.argument is not None else "parameter"
+
+
+def _reason(error: CoercionError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in cause.errors())
+    return error.msg or str(error)
+
+
+def _stop(message: str, code: int) -> None:
+    notes.print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,93 @@
+"""Commands about datasets and recipes: no Prefect, no Ray."""
+
+import json
+import sys
+from dataclasses import asdict
+
+from flows.console import out, show_table, shown
+from flows.settings import settings
+from pipeline import verify as verification
+from pipeline.datasets import DATASETS, DatasetError, list_images
+from pipeline.fetch import FetchProgress
+from pipeline.fetch import fetch as fetch_files
+from pipeline.recipes import RECIPES, get_recipe
+
+
+def list_datasets() -> None:
+    """List the known datasets and how many of their images are there."""
+    root = settings().datasets_root
+    rows = []
+    for dataset in DATASETS.values():
+        for number, split in enumerate(dataset.splits):
+            reference = f"{dataset.name}:{split}"
+            try:
+                images = len(list_images(reference, root=root, purpose="train"))
+            except DatasetError:
+                images = 0
+            rows.append(
+                {
+                    "dataset": reference,
+                    "images here": images,
+                    "role": dataset.role,
+                    "what": f"{dataset.description}; {dataset.licence}" if number == 0 else "",
+                }
+            )
+    show_table(rows, f"datasets below {root}; any folder: folder:PATH")
+
+
+def fetch(name: str, *, base_url: str | None = None) -> None:
+    """Download a dataset; what is there already, with the right hash, is not downloaded again.
+
+    Args:
+        name: NAME or NAME:SPLIT
+        base_url: a mirror that is laid out like the datasets' folder
+    """
+    with shown(f"fetch {name}") as update:
+
+        def progress(seen: FetchProgress) -> None:
+            size = f"{seen.bytes_done / 1e6:.1f} MB of " if seen.bytes_done else ""
+            update(seen.files_done, seen.files_total, f"{size}{seen.file}")
+
+        report = fetch_files(name, settings().datasets_root, base_url=base_url, progress=progress)
+    out.print(f"{name}: {report.downloaded} files fetched, {report.present} were there already")
+
+
+def verify(name: str) -> None:
+    """Compare a dataset's files with the pinned hashes; exit code 1 if they differ.
+
+    Args:
+        name: NAME or NAME:SPLIT
+    """
+    report = verification.verify(name, settings().datasets_root)
+    out.print(f"{name}: {report.good} files as pinned")
+    for what in ("missing", "wrong", "extra"):
+        for path in getattr(report, what):
+            out.print(f"{what}: {path}", markup=False)
+    if not report.ok:
+        sys.exit(1)
+
+
+def list_recipes() -> None:
+    """List the recipes."""
+    show_table(
+        [
+            {
+                "recipe": recipe.name,
+                "network": recipe.architecture,
+                "QF": recipe.qf,
+                "steps": recipe.steps,
+                "patches": f"{recipe.patches.side} px, stride {recipe.patches.stride}",
+                "starts from": recipe.init_from.recipe if recipe.init_from else "",
+            }
+            for recipe in RECIPES.values()
+        ]
+    )
+
+
+def show_recipe(name: str) -> None:
+    """Print every setting of a recipe as JSON.
+
+    Args:
+        name: the recipe
+    """
+    out.print_json(json.dumps(asdict(get_recipe(name))))

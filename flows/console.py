@@ -1,0 +1,105 @@
+"""The terminal: results on stdout, everything about the work itself on stderr."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+LINE_EVERY_S = 5.0
+
+T = TypeVar("T")
+
+out = Console(soft_wrap=True, highlight=False)
+notes = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def show_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -> None:
+    """Print rows of one shape as a table; numbers to the right."""
+    if not rows:
+        notes.print(f"{title or 'table'}: nothing to show")
+        return
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name, value in rows[0].items():
+        number = isinstance(value, int | float)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    out.print(table)
+
+
+class Update(Protocol):
+    """Tells how far a piece of work is."""
+
+    def __call__(self, done: float, total: float, text: str = "", /) -> None:
+        """Show `done` of `total` and a short text."""
+        ...
+
+
+_shows_progress = [False]
+
+
+def show_progress() -> None:
+    """Let this process show progress on the terminal: the command line does, a worker does not."""
+    _shows_progress[0] = True
+
+
+def shows_progress() -> bool:
+    """Tell whether `show_progress` was called."""
+    return _shows_progress[0]
+
+
+@contextmanager
+def shown(title: str) -> Iterator[Update]:
+    """Show a piece of work on stderr: a bar in a terminal, now and then a line elsewhere."""
+    if not shows_progress():
+        yield lambda done, total, text="", /: None
+    elif notes.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} % {task.fields[text]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=notes) as bars:
+            bar = bars.add_task(title, total=None, text="")
+            yield lambda done, total, text="", /: bars.update(
+                bar, completed=done, total=total, text=text
+            )
+    else:
+
+        def line(done: float, total: float, text: str = "", /) -> None:
+            notes.print(f"{title}: {100.0 * done / max(total, 1e-9):.0f} % {text}", markup=False)
+
+        yield at_most_every(LINE_EVERY_S, line)
+
+
+def counted(images: Iterable[T], total: int, update: Update) -> Iterator[T]:
+    """Pass images on and tell how many of them are done."""
+    for done, image in enumerate(images):
+        update(done, total)
+        yield image
+    update(total, total)
+
+
+def at_most_every(seconds: float, function: Update) -> Update:
+    """Call through at most once in `seconds`, and always when the work is complete."""
+    last = [float("-inf")]
+
+    def limited(done: float, total: float, text: str = "", /) -> None:
+        now = time.monotonic()
+        if now - last[0] >= seconds or done >= total:
+            last[0] = now
+            function(done, total, text)
+
+    return limited
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 2 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,67 @@
+"""The evaluate flow: score JPEG, a registered model or a checkpoint by the papers' protocol."""
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows import reporting
+from flows.console import counted
+from flows.networks import JPEG, open_network
+from flows.parameters import QualityFactors, Reference, References
+from flows.progress import progress, say
+from flows.runtime import is_transient
+from flows.settings import git_commit, settings
+from pipeline import datasets
+from pipeline.evaluate import evaluate as evaluate_images
+from pipeline.evaluate import load_images
+from pipeline.scores import EvaluationResult
+from storage.tracking import Tracker
+
+
+@flow(name="evaluate", flow_run_name="{network}")
+def evaluate(
+    network: str = JPEG,
+    dataset: References = ["sample"],  # noqa: B006 - pydantic copies it
+    qf: QualityFactors = [10, 20, 30, 40],  # noqa: B006
+) -> tuple[EvaluationResult, ...]:
+    """Score JPEG itself, a registered model or a checkpoint, and record it in MLflow.
+
+    Args:
+        network: `jpeg`, `models:/NAME@ALIAS`, NAME (its champion), or a checkpoint's path or URI
+        dataset: sets to score on
+        qf: JPEG quality factors of the inputs
+    """
+    open_network(network)  # an unknown name is refused before anything is recorded
+    tracker = Tracker(settings().mlflow_uri, settings().artifact_root)
+    with (
+        tracker,
+        tracker.study("evaluate", run_name=network, tags={"git_commit": git_commit()}) as run,
+    ):
+        run.log_params({"network": network, "datasets": " ".join(dataset), "qf": qf})
+        results = tuple(score(network, reference, qf) for reference in dataset)
+        for result in results:
+            reporting.log_result(run, result)
+        reporting.link_artifact(run)
+    rows = [row.as_json_row() for result in results for row in result.rows]
+    create_table_artifact(rows, key="evaluation", description=f"Scores of {network}")
+    return results
+
+
+@task(
+    name="score",
+    task_run_name="score {network} on {dataset}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def score(network: str, dataset: Reference, qfs: list[int]) -> EvaluationResult:
+    """Score one network on one set at every quality factor."""
+    root = settings().datasets_root
+    sources = datasets.list_images(dataset, root=root, purpose="evaluate")
+    with progress(f"evaluate {network} on {dataset}") as update:
+        images = counted(load_images(sources), len(sources), update)
+        result = evaluate_images(open_network(network), images, dataset, qfs)
+    for row in result.rows:
+        say(f"{dataset} QF{row.qf}: {row.metrics['psnr']:.2f} dB, SSIM {row.metrics['ssim']:.4f}")
+    return result

@@ -1,0 +1,36 @@
+"""What every flow needs around its body: a Ray connection that ends with it, and retry rules."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.client.schemas.objects import State
+
+from flows.settings import settings
+from pipeline import cluster
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Connect to Ray for the length of the block; whatever ends it stops the Ray work it started.
+
+    Inside another session it does nothing.
+    """
+    if cluster.is_connected():
+        yield
+        return
+    cluster.connect(settings().ray_address)
+    try:
+        yield
+    finally:
+        cluster.disconnect()
+
+
+def is_transient(task: object, run: object, state: State) -> bool:
+    """Tell Prefect whether to retry a failed task: if a network or disk failed, not the input."""
+    try:
+        state.result()
+    except OSError:  # ConnectionError and TimeoutError are OSErrors too
+        return True
+    except Exception:
+        return False
+    return False

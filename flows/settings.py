@@ -1,0 +1,122 @@
+"""Where everything lies: the one module that reads and sets environment variables."""
+
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from storage import files
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+}
+
+
+class Settings(BaseSettings):
+    """Settings of this process; unset, everything is embedded below `./workspace`.
+
+    Setting any of `PREFECT_API_URL`, `RAY_ADDRESS`, `MLFLOW_TRACKING_URI` and the URIs below turns
+    the same commands into a cluster run.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="QFACTORY_", frozen=True, populate_by_name=True)
+
+    workspace: Path = Path("workspace")
+    """Folder of the embedded default."""
+    datasets: str | None = None
+    """Folder or URI of the datasets, laid out as LIVE1/, Classic5/, BSDS500/, DIV2K/."""
+    stores: str | None = None
+    """URI below which patch stores are made when a command names none."""
+    checkpoints: str | None = None
+    """URI of the checkpoints; all nodes must reach it."""
+    workers: int = Field(default=1, ge=1)
+    """Training workers a recipe, one GPU each where the cluster has some."""
+    tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    ray_address: str | None = Field(default=None, validation_alias="RAY_ADDRESS")
+    prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
+
+    @property
+    def root(self) -> Path:
+        """The workspace as an absolute path."""
+        return self.workspace.absolute()
+
+    @property
+    def datasets_root(self) -> str:
+        """Where datasets are looked for and fetched to."""
+        return self.datasets or str(self.root / "datasets")
+
+    @property
+    def stores_root(self) -> str:
+        """Where patch stores are made."""
+        return self.stores or str(self.root / "stores")
+
+    @property
+    def checkpoints_root(self) -> str:
+        """Where trainings keep their checkpoints."""
+        return self.checkpoints or str(self.root / "checkpoints")
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's tracking and registry server, or a SQLite file."""
+        return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> str | None:
+        """Where an embedded MLflow puts artifacts; None leaves it to the server."""
+        return None if self.tracking_uri else (self.root / "artifacts").as_uri()
+
+    @property
+    def reports(self) -> Path:
+        """Local folder of pictures and tables made for people."""
+        return self.root / "reports"
+
+    def store_uri(self, name: str) -> str:
+        """Return the URI of the store of that name."""
+        return files.join(self.stores_root, name)
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings, read once. Raises ValueError that names a bad variable."""
+    return Settings()
+
+
+def prepare_environment() -> None:
+    """Set what Prefect, Ray and MLflow read when they are imported, unless the user has set it.
+
+    Called before they are imported: Prefect fixes its home folder at that moment.
+    """
+    if not settings().prefect_api_url:
+        (settings().root / "prefect").mkdir(parents=True, exist_ok=True)
+    embedded = {
+        "PREFECT_HOME": str(settings().root / "prefect"),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    }
+    for name, value in {**QUIET, **({} if settings().prefect_api_url else embedded)}.items():
+        os.environ.setdefault(name, value)
+
+
+@cache
+def git_commit() -> str:
+    """Return the commit of the project's checkout, with `-dirty` for local changes.
+
+    `unknown` when the code is not a git checkout (an installed wheel or an image).
+    """
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()

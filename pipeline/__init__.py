@@ -1,0 +1,1 @@
+"""The steps of the pipeline, each an ordinary function that runs without Ray or Prefect."""

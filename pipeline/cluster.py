@@ -1,0 +1,92 @@
+"""Ray as the pipeline uses it: connect once, map a function over items, stop what was started."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import ray
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+
+def connect(address: str | None, *, cpus: int | None = None) -> None:
+    """Join the Ray cluster at `address`, or start a local one of `cpus` cores; once a process.
+
+    Raises ConnectionError that names the address when no cluster answers there.
+    """
+    if ray.is_initialized():
+        return
+    options = {"include_dashboard": False, "num_cpus": cpus} if address is None else {}
+    try:
+        ray.init(
+            address=address or "local",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **options,
+        )
+    except (ConnectionError, RuntimeError) as error:
+        where = address or "this machine"
+        raise ConnectionError(
+            f"no Ray cluster at {where}: {error}. Start one with `ray start --head`, or unset "
+            "RAY_ADDRESS for a local one"
+        ) from error
+
+
+def is_connected() -> bool:
+    """Tell whether this process has joined a cluster."""
+    return ray.is_initialized()
+
+
+def disconnect() -> None:
+    """Leave the cluster; every task and actor that this process started ends."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def cluster_cpus() -> int:
+    """Return the cores of all nodes together, at least 1."""
+    return max(1, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)))
+
+
+def cluster_gpus() -> int:
+    """Return the GPUs of all nodes together."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def ray_map(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Yield `function(item)` for every item, in the order in which they finish.
+
+    A task whose worker dies runs again by itself, so the function must be idempotent. Only a few
+    tasks a core are in flight. When the caller stops early or a task fails, the rest is cancelled.
+    """
+    task = ray.remote(_call).options(
+        max_retries=4, retry_exceptions=[ConnectionError, TimeoutError]
+    )
+    shared = ray.put(function)
+    waiting = iter(items)
+    running: list[ray.ObjectRef] = []
+    in_flight = 2 * cluster_cpus() + 2
+    try:
+        while True:
+            for item in waiting:
+                running.append(task.remote(shared, item))
+                if len(running) >= in_flight:
+                    break
+            if not running:
+                return
+            done, running = ray.wait(running)
+            try:
+                yield ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _call(function: Callable[[T], R], item: T) -> R:
+    return function(item)

@@ -1,0 +1,148 @@
+"""Score a network, or JPEG itself, as the papers do: compress, restore, compare, average.
+
+The protocol: luma, grey JPEG at Pillow's default settings, output rounded to uint8, no border
+cropped, every metric averaged over the images.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from pipeline import datasets, jpeg
+from pipeline.images import ImageRejected, read_luma
+from pipeline.metrics import METRICS, MIN_SIDE
+from pipeline.scores import Comparison, EvaluationResult, ImageScore
+from pipeline.tiles import Restorer, network_restorer
+from storage import files
+
+logger = logging.getLogger(__name__)
+
+NamedImage = tuple[str, np.ndarray]
+"""An image's name and its luma, (H, W) uint8."""
+WARM_UP_PIXELS = 64
+"""Side of the piece of the first image that is restored once before the clock starts."""
+
+
+def evaluate(
+    restorer: Restorer | None, images: Iterable[NamedImage], dataset: str, qfs: Sequence[int]
+) -> EvaluationResult:
+    """Compress every image at every quality factor, restore it, and score it.
+
+    Args:
+        restorer: see `network_restorer`; None scores JPEG itself.
+        images: read once and one at a time, so it may be a generator (or a progress bar over it).
+        dataset: the name that stands in the rows.
+        qfs: JPEG quality factors, 1 to 100.
+
+    Raises ValueError for no images, no or unknown quality factors, an image below 8x8 pixels, or a
+    restorer that does not keep shape and type.
+    """
+    return _evaluate([restorer], images, dataset, qfs)[0]
+
+
+def compare(
+    restorer: Restorer, images: Iterable[NamedImage], dataset: str, qfs: Sequence[int]
+) -> Comparison:
+    """Score JPEG itself and the restorer on the same images; see `evaluate`."""
+    before, after = _evaluate([None, restorer], images, dataset, qfs)
+    return Comparison(jpeg=before, restored=after)
+
+
+def score(
+    network: nn.Module | Restorer,
+    dataset: str,
+    qf: int | Sequence[int],
+    *,
+    root: str | Path | None = None,
+    device: str | None = None,
+) -> Comparison:
+    """Score a network from anywhere on a dataset, beside JPEG.
+
+    Args:
+        network: a torch module on (N, 1, H, W) float32 in [0, 1], or a function on luma.
+        dataset: a reference such as `classic5`, `live1`, `bsds500:test` or `folder:PATH`.
+        qf: JPEG quality factor or factors, 1 to 100.
+        root: folder that holds the fetched datasets; `sample` and `folder:PATH` need none.
+        device: where a module computes, such as `cuda`; None leaves it where it is.
+    """
+    restorer = network_restorer(network, device) if isinstance(network, nn.Module) else network
+    sources = datasets.list_images(dataset, root=root, purpose="evaluate")
+    qfs = [qf] if isinstance(qf, int) else qf
+    return compare(restorer, load_images(sources), dataset, qfs)
+
+
+def log_rejection(image: str, reason: str) -> None:
+    """Warn that an image takes no part in an evaluation."""
+    logger.warning("%s is left out of the evaluation: %s", image, reason)
+
+
+def load_images(
+    sources: Iterable[datasets.SourceImage],
+    *,
+    on_reject: Callable[[str, str], None] = log_rejection,
+) -> Iterator[NamedImage]:
+    """Yield name and luma of every source that can be evaluated, one at a time.
+
+    Files that cannot be read, images that `pipeline.images` rejects and those below 8x8 pixels
+    are given to `on_reject` (name, reason) and left out.
+    """
+    for source in sources:
+        try:
+            luma = read_luma(files.read_bytes(source.uri), source.name)
+        except (ImageRejected, OSError) as error:
+            on_reject(source.name, str(error))
+            continue
+        if min(luma.shape) < MIN_SIDE:
+            height, width = luma.shape
+            on_reject(source.name, f"too small: {width}x{height}, {MIN_SIDE}x{MIN_SIDE} needed")
+            continue
+        yield source.name, luma
+
+
+def _evaluate(
+    restorers: Sequence[Restorer | None],
+    images: Iterable[NamedImage],
+    dataset: str,
+    qfs: Sequence[int],
+) -> list[EvaluationResult]:
+    qfs = list(dict.fromkeys(qfs))
+    if not qfs or not all(1 <= qf <= 100 for qf in qfs):
+        raise ValueError(f"QFs {qfs}: choose one or more from 1 to 100")
+    scores: list[list[ImageScore]] = [[] for _ in restorers]
+    for name, luma in images:
+        for qf in qfs:
+            compressed, size = jpeg.compress(luma, qf)
+            for restorer, found in zip(restorers, scores, strict=True):
+                if restorer is not None and not found:
+                    restorer(compressed[:WARM_UP_PIXELS, :WARM_UP_PIXELS])
+                found.append(_score(restorer, name, qf, luma, compressed, size))
+    if not scores[0]:
+        raise ValueError(f"{dataset}: there is no image to evaluate")
+    return [EvaluationResult(dataset=dataset, per_image=tuple(found)) for found in scores]
+
+
+def _score(
+    restorer: Restorer | None,
+    name: str,
+    qf: int,
+    luma: np.ndarray,
+    compressed: np.ndarray,
+    size: int,
+) -> ImageScore:
+    restored, seconds = compressed, 0.0
+    if restorer is not None:
+        start = time.perf_counter()
+        restored = restorer(compressed)
+        seconds = time.perf_counter() - start
+    return ImageScore(
+        image=name,
+        qf=qf,
+        pixels=luma.size,
+        metrics={key: metric(luma, restored) for key, metric in METRICS.items()},
+        bpp=8 * size / luma.size,
+        seconds=seconds,
+    )

@@ -1,0 +1,94 @@
+"""What a stage does to the weights: its optimiser, its learning rate, its augmentation."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models import layer_names
+from pipeline.recipes.base import Recipe, Stage
+
+LR_SCALE = "lr_scale"
+AUGMENTATION, NETWORK = 1, 2  # what a random stream is for, part of its seed
+
+
+def stage_spans(recipe: Recipe) -> Iterator[tuple[int, Stage, int, int]]:
+    """Yield (index, stage, first step, end step) of every stage, steps counted over the recipe."""
+    first = 0
+    for index, stage in enumerate(recipe.stages):
+        yield index, stage, first, first + stage.steps
+        first += stage.steps
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Return the learning rate of a stage's step, counted from 0: a pure function of both.
+
+    It rises linearly to `lr` over the warm-up; a cosine then ends at `lr * final_lr_scale` in the
+    last step (Loshchilov & Hutter 2017, without restarts).
+    """
+    if step < stage.warmup_steps:
+        return stage.lr * (step + 1) / (stage.warmup_steps + 1)
+    if stage.schedule == "constant":
+        return stage.lr
+    progress = (step - stage.warmup_steps) / max(1, stage.steps - 1 - stage.warmup_steps)
+    height = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return stage.lr * (stage.final_lr_scale + (1 - stage.final_lr_scale) * height)
+
+
+def make_optimizer(stage: Stage, network: nn.Module) -> torch.optim.Optimizer:
+    """Return a fresh optimiser; the last layer is a group of its own with its own scale."""
+    last = dict(network.named_modules())[layer_names(network)[-1]]
+    of_last = {id(parameter) for parameter in last.parameters()}
+    body = [parameter for parameter in network.parameters() if id(parameter) not in of_last]
+    groups = [
+        {"params": body, LR_SCALE: 1.0},
+        {"params": list(last.parameters()), LR_SCALE: stage.last_layer_lr_scale},
+    ]
+    if stage.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=stage.lr, momentum=stage.momentum)
+    return torch.optim.Adam(groups, lr=stage.lr)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group: `lr` times the group's scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group[LR_SCALE]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return everything that the optimiser remembers, as `<parameter number>.<name>`."""
+    return {
+        f"{number}.{name}": value
+        for number, remembered in optimizer.state_dict()["state"].items()
+        for name, value in remembered.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave, into a fresh optimiser of the same network."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def dihedral(patches: Tensor, transform: int) -> Tensor:
+    """Turn (N, side, side) patches by `transform % 4` quarters, and flip them if it is 4 to 7."""
+    turned = torch.rot90(patches, transform % 4, (1, 2))
+    return (turned.flip(2) if transform >= 4 else turned).contiguous()
+
+
+def draw_transform(seed: int, step: int) -> int:
+    """Return one of the 8 flips and turns for a step's batch, the same on every rank."""
+    return int(np.random.default_rng((seed, AUGMENTATION, step)).integers(8))
+
+
+def seed_network(seed: int, step: int, rank: int) -> None:
+    """Seed torch for one step, so that no random state has to be kept between steps."""
+    words = np.random.SeedSequence((seed, NETWORK, step, rank)).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0]) >> 1)

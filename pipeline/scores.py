@@ -1,0 +1,159 @@
+"""What an evaluation found: values an image, means a quality factor, as JSON, CSV and text."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from pipeline.metrics import METRICS
+from storage import files
+
+MEAN = "(mean)"
+"""What stands in the `image` column of a mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScore:
+    """How one image came out at one quality factor."""
+
+    image: str
+    qf: int
+    pixels: int
+    """Height times width."""
+    metrics: Mapping[str, float]
+    """A value for each name in METRICS."""
+    bpp: float
+    """Bits that the JPEG takes, a pixel."""
+    seconds: float
+    """Wall time of the restorer alone; 0 for JPEG itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanScore:
+    """The mean over a dataset's images at one quality factor."""
+
+    dataset: str
+    qf: int
+    images: int
+    """How many images the mean is over."""
+    metrics: Mapping[str, float]
+    """A mean for each name in METRICS."""
+    bpp: float
+    """Mean over the images of the bits a pixel."""
+    seconds_per_mpx: float
+    """Wall time of the restorer alone over all images, a million pixels; 0 for JPEG itself."""
+
+    def as_json_row(self) -> dict[str, str | int | float]:
+        """Return `dataset, qf, images`, the metrics by name, `bpp` and `seconds_per_mpx`."""
+        return {
+            "dataset": self.dataset,
+            "qf": self.qf,
+            "images": self.images,
+            **self.metrics,
+            "bpp": self.bpp,
+            "seconds_per_mpx": self.seconds_per_mpx,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """What one evaluation found, image by image; the means follow from that."""
+
+    dataset: str
+    per_image: tuple[ImageScore, ...]
+
+    @property
+    def rows(self) -> tuple[MeanScore, ...]:
+        """The mean over the images at each quality factor, in the order they were asked for."""
+        qfs = dict.fromkeys(score.qf for score in self.per_image)
+        return tuple(self.row(qf) for qf in qfs)
+
+    def row(self, qf: int) -> MeanScore:
+        """Return the mean at one quality factor. Raises ValueError if it was not evaluated."""
+        scores = [score for score in self.per_image if score.qf == qf]
+        if not scores:
+            known = sorted({score.qf for score in self.per_image})
+            raise ValueError(f"QF {qf} was not evaluated on {self.dataset}: choose one of {known}")
+        return MeanScore(
+            dataset=self.dataset,
+            qf=qf,
+            images=len(scores),
+            metrics={name: fmean(score.metrics[name] for score in scores) for name in METRICS},
+            bpp=fmean(score.bpp for score in scores),
+            seconds_per_mpx=_seconds_per_mpx(scores),
+        )
+
+    def as_json_rows(self) -> list[dict[str, str | int | float]]:
+        """Return `MeanScore.as_json_row` of every quality factor."""
+        return [row.as_json_row() for row in self.rows]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write `write_csv`'s table of this evaluation alone."""
+        write_csv([self], path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A network beside the JPEG that it was given; `str()` is a table for people."""
+
+    jpeg: EvaluationResult
+    restored: EvaluationResult
+
+    def gain(self, qf: int, metric: str = "psnr") -> float:
+        """Return the mean of a metric after restoration minus that of the JPEG."""
+        if metric not in METRICS:
+            raise ValueError(f"metric {metric!r}: choose one of {list(METRICS)}")
+        return self.restored.row(qf).metrics[metric] - self.jpeg.row(qf).metrics[metric]
+
+    def __str__(self) -> str:
+        names = [*METRICS, "bits/px", "s/Mpx"]
+        lines = [f"{'':10}" + "".join(f"{name:>{_width(name)}}" for name in names)]
+        for row in self.restored.rows:
+            before = self.jpeg.row(row.qf)
+            gains = {name: self.gain(row.qf, name) for name in METRICS}
+            count = "1 image" if row.images == 1 else f"{row.images} images"
+            lines += [
+                f"{row.dataset} QF{row.qf}, {count}",
+                _line("JPEG", before.metrics) + f"{before.bpp:9.3f}",
+                _line("restored", row.metrics) + f"{row.bpp:9.3f}{row.seconds_per_mpx:9.3f}",
+                _line("gain", gains, sign="+"),
+            ]
+        return "\n".join(lines)
+
+
+def write_csv(results: Sequence[EvaluationResult], path: str | Path) -> None:
+    """Write a table to a path or URI: every image of a quality factor, then the mean.
+
+    Columns: `dataset, qf, image, pixels`, the metrics, `bpp, seconds_per_mpx`.
+    """
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["dataset", "qf", "image", "pixels", *METRICS, "bpp", "seconds_per_mpx"])
+    for result in results:
+        for row in result.rows:
+            scores = [score for score in result.per_image if score.qf == row.qf]
+            for score in scores:
+                values = [*score.metrics.values(), score.bpp, _seconds_per_mpx([score])]
+                table.writerow([result.dataset, row.qf, score.image, score.pixels, *values])
+            values = [*row.metrics.values(), row.bpp, row.seconds_per_mpx]
+            pixels = sum(score.pixels for score in scores)
+            table.writerow([result.dataset, row.qf, MEAN, pixels, *values])
+    files.write_bytes(str(path), text.getvalue().encode())
+
+
+def _seconds_per_mpx(scores: Sequence[ImageScore]) -> float:
+    return sum(score.seconds for score in scores) / sum(score.pixels for score in scores) * 1e6
+
+
+def _width(name: str) -> int:
+    return max(7, len(name)) + 2
+
+
+def _line(label: str, values: Mapping[str, float], sign: str = "") -> str:
+    cells = [
+        f"{value:{sign}.{2 if name.startswith('psnr') else 4}f}".rjust(_width(name))
+        for name, value in values.items()
+    ]
+    return f"{label:10}" + "".join(cells)

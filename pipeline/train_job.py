@@ -1,0 +1,207 @@
+"""A training on Ray: the loop of pipeline.training on one or more workers, watched from here.
+
+One actor stands between: it runs Ray Train's trainer, and holds what the workers report until the
+caller fetches it. Everything that a training starts belongs to that actor, so that ending it ends
+all. Ray Train replaces workers that die; the checkpoints are the loop's own.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+
+from pipeline.training import train
+from pipeline.training_job import Record, TrainingError, TrainingJob, TrainingResult, World
+from storage.checkpoints import CheckpointError
+from storage.patch_store import open_store
+from storage.schema import StoreError
+
+POLL_S = 0.25
+GPU_WORKER_THREADS = 4
+FINAL_ERRORS = (StoreError, CheckpointError, TrainingError, ValueError)  # a retry would not help
+
+
+@dataclass(kw_only=True)
+class News:
+    """What has happened since the caller last asked."""
+
+    records: list[Record] = field(default_factory=list)
+    result: TrainingResult | None = None
+    error: Exception | None = None
+
+
+def run_training(
+    job: TrainingJob,
+    *,
+    workers: int,
+    use_gpu: bool,
+    name: str,
+    storage: str,
+    on_record: Callable[[Record], None] = lambda record: None,
+    max_failures: int = 2,
+) -> TrainingResult:
+    """Train on the Ray cluster that this process has joined; one GPU a worker with `use_gpu`.
+
+    `on_record` is called in this thread, once a record, however often workers die and go on from
+    the last checkpoint; after more than `max_failures` failures the training fails. `storage` is
+    where Ray Train keeps its own files; every node must reach it, the store and the checkpoints.
+    Without `job.threads` the workers share the cores of the nodes. An exception in this thread,
+    KeyboardInterrupt included, ends the Ray work.
+
+    Raises what `pipeline.training.train` raises, TrainingError when the workers keep failing, and
+    ValueError when the cluster is too small.
+    """
+    threads = threads_a_worker(_node_cpus(use_gpu=use_gpu), workers, job.threads)
+    if use_gpu and job.threads is None:
+        threads = min(threads, GPU_WORKER_THREADS)
+    job = replace(
+        job,
+        store=_absolute(job.store),
+        version=open_store(job.store, job.version).number,
+        checkpoints=_absolute(job.checkpoints),
+        initial_weights=job.initial_weights and _absolute(job.initial_weights),
+        threads=threads,
+    )
+    deadline = None if job.stop_after_s is None else time.time() + job.stop_after_s
+    scaling = ScalingConfig(
+        num_workers=workers,
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
+    )
+    run = RunConfig(
+        name=f"{name}-{uuid.uuid4().hex[:8]}",
+        storage_path=_absolute(storage),
+        failure_config=FailureConfig(max_failures=max_failures),
+        logging_config=LoggingConfig(log_level="WARNING"),
+    )
+    runner = ray.remote(num_cpus=0, concurrency_groups={"fit": 1})(_Runner).remote()
+    try:
+        fitting = runner.fit.options(concurrency_group="fit").remote(job, deadline, scaling, run)
+        return _watch(runner, fitting, job, on_record)
+    finally:
+        ray.kill(runner)
+
+
+def threads_a_worker(node_cpus: Sequence[int], workers: int, wanted: int | None = None) -> int:
+    """Return the most CPU threads that each of `workers` can have, or `wanted` if they fit.
+
+    A worker lies on one node. Raises ValueError when the nodes have too few cores.
+    """
+    choices = range(max(node_cpus, default=0), 0, -1) if wanted is None else [wanted]
+    for threads in choices:
+        if sum(cpus // threads for cpus in node_cpus) >= workers:
+            return threads
+    each = f" of {wanted} threads" if wanted else ""
+    raise ValueError(
+        f"{workers} workers{each} do not fit on nodes with {list(node_cpus)} cores: choose fewer "
+        "workers, fewer threads, or a larger cluster"
+    )
+
+
+class _Runner:
+    """The actor between the caller and the workers; calls run in order, `fit` beside them."""
+
+    def __init__(self) -> None:
+        self._news = News()
+
+    def fit(
+        self, job: TrainingJob, deadline: float | None, scaling: ScalingConfig, run: RunConfig
+    ) -> None:
+        me = ray.get_runtime_context().current_actor
+        settings = {"job": job, "deadline": deadline, "runner": me}
+        ray.train.torch.TorchTrainer(
+            _train_on_worker, train_loop_config=settings, scaling_config=scaling, run_config=run
+        ).fit()
+
+    def add_record(self, record: Record) -> None:
+        self._news.records.append(record)
+
+    def set_result(self, result: TrainingResult) -> None:
+        self._news.result = result
+
+    def set_error(self, error: Exception) -> None:
+        self._news.error = error
+
+    def take_news(self) -> News:
+        news, self._news = self._news, News()
+        return news
+
+
+def _train_on_worker(settings: dict[str, Any]) -> None:
+    job, deadline, runner = settings["job"], settings["deadline"], settings["runner"]
+    if deadline is not None:
+        job = replace(job, stop_after_s=max(0.0, deadline - time.time()))
+    context = ray.train.get_context()
+    world = World(
+        rank=context.get_world_rank(),
+        size=context.get_world_size(),
+        device=ray.train.torch.get_device(),
+    )
+    try:
+        result = train(job, world=world, on_record=runner.add_record.remote)
+    except FINAL_ERRORS as error:
+        ray.get(runner.set_error.remote(error))
+        raise
+    if world.rank == 0:
+        ray.get(runner.set_result.remote(result))
+
+
+def _watch(
+    runner: ActorHandle,
+    fitting: ray.ObjectRef,
+    job: TrainingJob,
+    on_record: Callable[[Record], None],
+) -> TrainingResult:
+    """Hand records on until the training has ended; those that a restart repeats only once."""
+    step, done = 0, False
+    while True:
+        try:
+            done = bool(ray.wait([fitting], timeout=POLL_S)[0])
+            news: News = ray.get(runner.take_news.remote())
+        except RayError as error:
+            raise _failed(job, error) from error
+        for record in news.records:
+            if record.step > step:
+                step = record.step
+                on_record(record)
+        if news.error is not None:
+            raise news.error
+        if news.result is not None:
+            return news.result
+        if done:
+            _raise_failure(fitting, job)
+
+
+def _raise_failure(fitting: ray.ObjectRef, job: TrainingJob) -> None:
+    try:
+        ray.get(fitting)
+    except RayError as error:
+        raise _failed(job, error) from error
+    raise _failed(job, RuntimeError("the workers ended without a result"))
+
+
+def _failed(job: TrainingJob, error: Exception) -> TrainingError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return TrainingError(
+        f"recipe {job.recipe.name}: its Ray workers failed too often, lastly with: {reason}. "
+        f"Run it again to go on from the checkpoints in {job.checkpoints}"
+    )
+
+
+def _node_cpus(*, use_gpu: bool) -> list[int]:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [int(node.get("CPU", 0)) for node in nodes if not use_gpu or node.get("GPU", 0) >= 1]
+
+
+def _absolute(uri: str) -> str:
+    """Make a local path absolute: workers have a working directory of their own."""
+    return uri if "://" in uri else str(Path(uri).absolute())

@@ -1,0 +1,106 @@
+"""Train a recipe: pure torch, on one process or as one of several, from the last checkpoint on.
+
+On a CPU everything is a function of the job: the same job gives the same losses and weights bit
+for bit, whether or not it was interrupted, with the same number of threads and workers.
+
+`python -m pipeline.training RECIPE --store URI --out FOLDER` needs neither Ray, Prefect nor MLflow.
+"""
+
+import argparse
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from pipeline.recipes import get_recipe
+from pipeline.training_job import ALONE, Record, TrainingError, TrainingJob, TrainingResult, World
+from pipeline.training_loop import Training
+from pipeline.training_start import check_store
+from storage.checkpoints import CheckpointError
+from storage.patch_store import open_store
+from storage.schema import StoreError
+
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    job: TrainingJob,
+    *,
+    world: World = ALONE,
+    on_record: Callable[[Record], None] = lambda record: None,
+) -> TrainingResult:
+    """Train a recipe to its end, or until `stop_after_s`; continue where an earlier call stopped.
+
+    With `world.size` above 1 torch's default process group must be there; every rank makes the
+    same call. Rank 0 writes checkpoints and calls `on_record`, first with the records of the calls
+    before. Raises StoreError for a store that is unusable or does not fit, CheckpointError for
+    checkpoints that are damaged or of another job, TrainingError for a loss that is not finite.
+    """
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    store = open_store(job.store, job.version)
+    check_store(job.recipe, store)
+    cuda = world.device.type == "cuda"
+    with torch.random.fork_rng(devices=[world.device] if cuda else []):
+        return Training(job, store, world, on_record).run()
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of `90`, `90s`, `9m` or `1.5h`. Raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if found is None:
+        raise ValueError(f"duration {text!r}: write it as 90s, 9m or 1.5h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train as the command line says, logging every record."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.training", description=main.__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("--store", required=True, help="URI of the patch store")
+    parser.add_argument("--version", type=int, help="store version; the current one if not given")
+    parser.add_argument("--out", required=True, help="folder of the checkpoints and the weights")
+    parser.add_argument("--steps", type=int, help="shorten or lengthen the recipe to this")
+    parser.add_argument("--for", dest="duration", type=parse_seconds, help="stop after, such as 9m")
+    parser.add_argument("--checkpoint-every", type=parse_seconds, default=60.0, metavar="TIME")
+    parser.add_argument("--initial-weights", help="trained weights to take the first layers from")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        recipe = get_recipe(options.recipe)
+        job = TrainingJob(
+            recipe=recipe.with_steps(options.steps) if options.steps else recipe,
+            store=options.store,
+            version=options.version,
+            checkpoints=options.out,
+            checkpoint_every_s=options.checkpoint_every,
+            initial_weights=options.initial_weights,
+            stop_after_s=options.duration,
+            threads=options.threads,
+        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        result = train(job, world=replace(ALONE, device=device), on_record=_log)
+    except (ValueError, StoreError, CheckpointError, TrainingError) as error:
+        parser.exit(1, f"{error}\n")
+    state = "finished" if result.finished else "stopped, run again to go on,"
+    logger.info("%s after %d steps: %s", state, result.steps, result.weights)
+
+
+def _log(record: Record) -> None:
+    logger.info(
+        "step %7d  loss %.6f  lr %.2e  %8.0f patches/s  %7.1f s",
+        record.step,
+        record.loss,
+        record.lr,
+        record.samples_per_s,
+        record.seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Before the first step: does the store fit, whose checkpoint is this, where do weights begin."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from models import build_model, transfer_layers
+from pipeline.recipes.base import Recipe
+from pipeline.training_job import TrainingJob, World
+from pipeline.weights import load_weights
+from storage import files
+from storage.checkpoints import Checkpoint, CheckpointError, load_checkpoint
+from storage.patch_store import StoreVersion
+from storage.schema import StoreError
+
+
+def initial_network(job: TrainingJob) -> nn.Module:
+    """Build the network from the recipe's seed, and take over the layers that it starts from."""
+    recipe = job.recipe
+    torch.manual_seed(recipe.seed)
+    network = build_model(recipe.architecture, recipe.options)
+    if recipe.init_from is not None and job.initial_weights is not None:
+        origin, tensors = load_weights(job.initial_weights)
+        if origin.recipe != recipe.init_from.recipe:
+            raise ValueError(
+                f"recipe {recipe.name} starts from {recipe.init_from.recipe!r}, but "
+                f"{job.initial_weights} is of {origin.recipe!r}"
+            )
+        transfer_layers(network, tensors, recipe.init_from.layers)
+    return network
+
+
+def agreed_checkpoint(folder: str, world: World) -> Checkpoint | None:
+    """Return the checkpoint that rank 0 resumes from, on every rank."""
+    if world.size == 1:
+        return load_checkpoint(folder)
+    found = load_checkpoint(folder) if world.rank == 0 else None
+    step = torch.tensor(found.step if found else -1, device=world.device)
+    dist.broadcast(step, 0)
+    if world.rank and step >= 0:
+        return load_checkpoint(folder, int(step))
+    return found
+
+
+def share_of_batch(batch: int, workers: int) -> int:
+    """Return the patches a step of each worker. Raises ValueError if they do not share evenly."""
+    if batch % workers:
+        divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+        raise ValueError(
+            f"a batch of {batch} cannot be shared by {workers} workers: choose one of {divisors}"
+        )
+    return batch // workers
+
+
+def check_store(recipe: Recipe, store: StoreVersion) -> None:
+    """Raise StoreError unless the store holds the recipe's patches at its quality factor."""
+    ours, theirs = recipe.patches, store.spec
+    differing = [
+        f"{name} {getattr(theirs, name)} instead of {getattr(ours, name)}"
+        for name in ("side", "stride", "degradation", "luma")
+        if getattr(theirs, name) != getattr(ours, name)
+    ]
+    if recipe.qf not in theirs.qfs:
+        differing.append(f"no QF {recipe.qf}, only {list(theirs.qfs)}")
+    if differing:
+        qfs = " ".join(str(qf) for qf in ours.qfs)
+        raise StoreError(
+            f"{store.name} does not fit recipe {recipe.name}: {'; '.join(differing)}. Build one "
+            f"with `qfactory patches build --side {ours.side} --stride {ours.stride} --qf {qfs} "
+            f"--degradation {ours.degradation}`"
+        )
+
+
+def job_identity(job: TrainingJob, store: StoreVersion) -> dict[str, str]:
+    """Return what decides the weights; a checkpoint of another identity is not resumed."""
+    content = hashlib.sha256("".join(shard.sha256 for shard in store.shards).encode())
+    start = files.read_bytes(job.initial_weights) if job.initial_weights else b""
+    return {
+        "recipe": f"{job.recipe.name} ({job.recipe.fingerprint[:12]})",
+        "store": f"{content.hexdigest()[:12]} of {store.dataset}",
+        "initial weights": hashlib.sha256(start).hexdigest()[:12] if start else "none",
+    }
+
+
+def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any], folder: str) -> None:
+    """Raise CheckpointError that names both unless the checkpoint is of the same job."""
+    found = checkpoint.state.get("identity", {})
+    if found != identity:
+        raise CheckpointError(
+            f"{folder} holds checkpoints of another training: {_told(found)}; this one is "
+            f"{_told(identity)}. Choose another folder, or delete that one"
+        )
+
+
+def _told(identity: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in identity.items()) or "unknown"

@@ -1,0 +1,94 @@
+"""Trained weights as one safetensors file that says which network they belong to."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from models import build_model
+from pipeline.recipes.base import Recipe
+from storage import files
+
+KEY = "qfactory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where weights come from: enough to build their network without the recipe."""
+
+    recipe: str
+    fingerprint: str
+    """Of the recipe."""
+    architecture: str
+    options: dict[str, object]
+    qf: int
+    """JPEG quality factor that the network was trained for."""
+    step: int
+    """Optimiser steps behind the weights."""
+
+
+def save_weights(uri: str, network: nn.Module, recipe: Recipe, step: int) -> None:
+    """Publish a network's weights with their origin and a SHA-256 of the tensors."""
+    tensors = {
+        name: value.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    origin = Origin(
+        recipe=recipe.name,
+        fingerprint=recipe.fingerprint,
+        architecture=recipe.architecture,
+        options=recipe.options,
+        qf=recipe.qf,
+        step=step,
+    )
+    digest = _tensor_digest(save(tensors))
+    note = json.dumps({**asdict(origin), "sha256": digest}, sort_keys=True)
+    files.write_bytes(uri, save(tensors, metadata={KEY: note}))
+
+
+def load_weights(uri: str) -> tuple[Origin, Mapping[str, Tensor]]:
+    """Read weights back, on the CPU. Raises ValueError that names the file when it is no good."""
+    try:
+        content = files.read_bytes(uri)
+        tensors = load(content)
+        note = json.loads(_header(content)["__metadata__"][KEY])
+        if note.pop("sha256") != _tensor_digest(content):
+            raise ValueError("its SHA-256 is not the recorded one")
+        return Origin(**note), tensors
+    except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{uri} is missing, damaged or not weights of a qfactory training ({error!r}); "
+            "train its recipe again"
+        ) from error
+
+
+def load_network(uri: str) -> tuple[Origin, nn.Module]:
+    """Build the network that weights belong to, in eval mode on the CPU.
+
+    Raises ValueError when the file is no good or the weights do not fit the network.
+    """
+    origin, tensors = load_weights(uri)
+    with torch.random.fork_rng(devices=[]):
+        network = build_model(origin.architecture, origin.options)
+    try:
+        network.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise ValueError(f"{uri} does not fit {origin.architecture!r}: {error}") from error
+    return origin, network.eval()
+
+
+def _header(content: bytes) -> dict:
+    return json.loads(content[8 : _header_end(content)])
+
+
+def _header_end(content: bytes) -> int:
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def _tensor_digest(content: bytes) -> str:
+    return hashlib.sha256(content[_header_end(content) :]).hexdigest()

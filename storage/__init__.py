@@ -1,0 +1,1 @@
+"""Everything that outlives a run: patch stores, checkpoints, tracked runs, registered models."""

@@ -1,0 +1,77 @@
+"""The gate: when a new model version takes the place of the champion."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+MARGIN_DB = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateScores:
+    """What the gate compares: means over one dataset at one quality factor."""
+
+    dataset: str
+    qf: int
+    psnr: float
+    """dB."""
+    ssim: float
+    """Uniform 8x8 window."""
+    psnr_b: float
+    """dB."""
+
+    def __post_init__(self) -> None:
+        for name in ("psnr", "ssim", "psnr_b"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} {getattr(self, name)}: a gate score must be a number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Which alias a version gets, and why."""
+
+    alias: Literal["champion", "challenger"]
+    reason: str
+
+
+def decide(new: GateScores, champion: GateScores | None, margin_db: float = MARGIN_DB) -> Decision:
+    """Apply the gate: at least `margin_db` more PSNR than the champion, no SSIM or PSNR-B lost.
+
+    Without a champion every version passes. Scores of another dataset or quality factor cannot be
+    compared and do not pass.
+    """
+    if champion is None:
+        return Decision(alias=CHAMPION, reason="the first version with scores")
+    if (new.dataset, new.qf) != (champion.dataset, champion.qf):
+        return Decision(
+            alias=CHALLENGER,
+            reason=f"scored on {new.dataset} QF{new.qf}, the champion on {champion.dataset} "
+            f"QF{champion.qf}: score both on the same set",
+        )
+    gain = new.psnr - champion.psnr
+    losses = [
+        f"{label} {after:.4f} is below the champion's {before:.4f}"
+        for label, after, before in (
+            ("SSIM", new.ssim, champion.ssim),
+            ("PSNR-B", new.psnr_b, champion.psnr_b),
+        )
+        if after < before
+    ]
+    if gain < margin_db:
+        losses.insert(0, f"PSNR gain {gain:+.3f} dB is below the margin of {margin_db} dB")
+    if losses:
+        return Decision(alias=CHALLENGER, reason="; ".join(losses))
+    return Decision(alias=CHAMPION, reason=f"PSNR gain {gain:+.3f} dB on {new.dataset} QF{new.qf}")
+
+
+def best_of(candidates: Mapping[int, GateScores], margin_db: float = MARGIN_DB) -> int:
+    """Return the version that is champion after the candidates met the gate in version order."""
+    first, *rest = sorted(candidates)
+    best = first
+    for version in rest:
+        if decide(candidates[version], candidates[best], margin_db).alias == CHAMPION:
+            best = version
+    return best

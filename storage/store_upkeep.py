@@ -1,0 +1,89 @@
+"""Look after a patch store: verify its bytes, draw samples, remove what no kept version names."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from storage import files
+from storage.files import TEMPORARY
+from storage.patch_store import (
+    ShardEntry,
+    StoreVersion,
+    open_store,
+    read_rows,
+    shard_is_whole,
+    version_numbers,
+)
+from storage.schema import pixel_columns
+
+GRACE_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What `gc` removed."""
+
+    versions: tuple[int, ...]
+    files: int
+    bytes: int
+
+
+def verify(store: StoreVersion) -> Iterator[tuple[ShardEntry, bool]]:
+    """Yield every shard of a version with whether its bytes are what was published."""
+    for shard in store.shards:
+        yield shard, shard_is_whole(store.uri, shard)
+
+
+def sample_rows(store: StoreVersion, count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Return random patches of a version: pixel column -> (side, side) uint8, `original` first."""
+    columns = pixel_columns(store.spec)
+    draw = random.Random(seed)
+    rows = []
+    weights = [shard.rows for shard in store.shards]
+    for shard in draw.choices(store.shards, weights, k=count):
+        group = draw.randrange(-(-shard.rows // store.row_group_rows))
+        pixels = read_rows(store, shard, group, columns)
+        row = draw.randrange(len(pixels[0]))
+        rows.append({name: p[row] for name, p in zip(columns, pixels, strict=True)})
+    return rows
+
+
+def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = False) -> Removed:
+    """Keep the current version and the `keep - 1` before it; remove the others and their shards.
+
+    Files that no version at all names (a build under way or interrupted) go only when they are
+    older than `grace_s` seconds. `dry_run` only counts.
+    """
+    if keep < 1:
+        raise ValueError(f"keep {keep}: at least the current version stays, give 1 or more")
+    current = open_store(uri).number
+    numbers = version_numbers(uri)
+    older = [number for number in numbers if number < current]
+    dropped = tuple(older[: max(0, len(older) - keep + 1)])
+    kept_names = _shard_names(uri, [number for number in numbers if number not in dropped])
+    named = kept_names | _shard_names(uri, dropped)
+    doomed = [files.join(uri, "versions", f"{number}.json") for number in dropped]
+    for folder in ("versions", "shards"):
+        for name in files.list_names(files.join(uri, folder)):
+            path = files.join(uri, folder, name)
+            orphan = name not in named if folder == "shards" else name.startswith(TEMPORARY)
+            if (orphan and _age_s(path) > grace_s) or (name in named and name not in kept_names):
+                doomed.append(path)
+    size = sum(files.size_of(path) or 0 for path in doomed)
+    if not dry_run:
+        for path in doomed:
+            files.delete(path)
+    return Removed(versions=dropped, files=len(doomed), bytes=size)
+
+
+def _shard_names(uri: str, numbers: list[int] | tuple[int, ...]) -> set[str]:
+    return {
+        f"{shard.key}.parquet" for number in numbers for shard in open_store(uri, number).shards
+    }
+
+
+def _age_s(path: str) -> float:
+    return time.time() - files.modified_at(path)

@@ -1,0 +1,1 @@
+"""Tests: the real thing, on real images where QFACTORY_DATASETS names them."""

@@ -1,0 +1,36 @@
+"""What several test modules share: real images, a real Ray."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import cluster
+from pipeline.datasets import list_images
+from pipeline.images import read_luma
+from storage import files
+
+
+@pytest.fixture(scope="session")
+def datasets_root() -> Path:
+    """The folder with LIVE1/, Classic5/ and BSDS500/; the test is skipped where there is none."""
+    root = os.environ.get("QFACTORY_DATASETS")
+    if not root or not Path(root, "LIVE1").is_dir():
+        pytest.skip("QFACTORY_DATASETS names no folder with LIVE1/, Classic5/ and BSDS500/")
+    return Path(root)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[tuple[str, np.ndarray]]:
+    """(name, luma) of sample's held-out photographs, (H, W) uint8: 512x512, 300x451, 400x600."""
+    images = list_images("sample", root=None, purpose="evaluate")
+    return [(image.name, read_luma(files.read_bytes(image.uri), image.name)) for image in images]
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """A local Ray of two cores, for one test module."""
+    cluster.connect(None, cpus=2)
+    yield
+    cluster.disconnect()

@@ -1,0 +1,74 @@
+"""MLflow databases and servers for tests: real ones, on loopback, in temporary folders."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+
+def new_database(folder: Path) -> str:
+    """Return the URI of an empty MLflow database in a folder; the tables are made only once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mlflow.db").write_bytes(_empty_database())
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextmanager
+def running_server(folder: Path, port: int) -> Iterator[str]:
+    """Run `mlflow server` on a database in `folder`; it is killed hard at the end."""
+    if not (folder / "mlflow.db").exists():
+        new_database(folder)
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        )
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_up(uri, process, folder / "server.log")
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_until_up(uri: str, process: subprocess.Popen, log: Path, patience_s: float = 90) -> None:
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"mlflow server did not start:\n{log.read_text()}")
+
+
+@cache
+def _empty_database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        MlflowClient(tracking_uri=f"sqlite:///{folder}/empty.db").search_experiments()
+        return (Path(folder) / "empty.db").read_bytes()

@@ -1,0 +1,202 @@
+"""A real Prefect server and a process worker run what infra/prefect.yaml declares."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from storage.model_registry import ModelRegistry
+from storage.tracking import open_client
+
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).resolve().parent.parent
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+STEPS = 20
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"{what} did not happen in {seconds} seconds")
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory):
+    """Environment variables of a platform with a Prefect server, a pool and a process worker."""
+    home = tmp_path_factory.mktemp("platform")
+    api = f"http://127.0.0.1:{free_port()}/api"
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": api,
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PWD": str(PROJECT),
+        "QFACTORY_WORKSPACE": str(home / "workspace"),
+        "PYTHONPATH": str(PROJECT),
+    }
+    port = api.split(":")[2].split("/")[0]
+    server = start(home, environment, "server", "start", "--port", port)
+    wait_until(lambda: answers(f"{api}/health"), 90, "the start of the Prefect server")
+    prefect(environment, "work-pool", "create", "qfactory", "--type", "process")
+    prefect(environment, "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml")
+    worker = start(home, environment, "worker", "start", "--pool", "qfactory")
+    yield environment
+    for process in (worker, server):
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def start(home, environment, *arguments):
+    """Start a Prefect service in a process group of its own."""
+    log = (home / f"{arguments[0]}.log").open("w")
+    return subprocess.Popen(
+        [PREFECT, *arguments],
+        cwd=PROJECT,
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def prefect(environment, *arguments):
+    """Run a prefect command and return what it printed."""
+    done = subprocess.run(
+        [PREFECT, *arguments], cwd=PROJECT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def api(environment, path, body=None):
+    """Ask the Prefect server, as its UI does."""
+    request = urllib.request.Request(
+        f"{environment['PREFECT_API_URL']}/{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)
+
+
+def newest_run(environment, flow):
+    body = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_DESC", "limit": 1}
+    return api(environment, "flow_runs/filter", body)[0]
+
+
+def mlflow_uri(environment):
+    return f"sqlite:///{environment['QFACTORY_WORKSPACE']}/mlflow.db"
+
+
+def test_every_deployment_is_there_with_its_queue_and_its_schedule_off(platform):
+    declared = yaml.safe_load((PROJECT / "infra" / "prefect.yaml").read_text())["deployments"]
+    found = api(platform, "deployments/filter", {})
+    assert {d["entrypoint"] for d in found} == {d["entrypoint"] for d in declared}
+    for deployment in found:
+        assert deployment["description"]
+        assert deployment["work_queue_name"] in ("data", "training")
+        assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
+        assert deployment["enforce_parameter_schema"]
+
+
+def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model(platform):
+    prefect(
+        platform, "deployment", "run", "study/default",
+        "-p", "dataset=sample", "-p", f"steps={STEPS}", "-p", 'recipes=["quickres-qf10"]',
+    )  # fmt: skip
+    ended = wait_until(
+        lambda: (run := newest_run(platform, "study"))["state_type"]
+        in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        and run,
+        240,
+        "the end of the study",
+    )
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    champion = ModelRegistry(mlflow_uri(platform)).champion("qfactory-quickres-qf10")
+    assert champion is not None
+    assert champion.tags["recipe"] == "quickres-qf10"
+    keys = {artifact["key"] for artifact in api(platform, "artifacts/filter", {})}
+    assert {"patch-store", "scores", "study", "mlflow-run"} <= keys
+    names = {run["name"].split("-")[0] for run in api(platform, "task_runs/filter", {})}
+    assert any(name.startswith("train quickres") for name in names)
+
+
+def test_a_bad_parameter_is_refused_before_anything_runs(platform):
+    before = api(platform, "flow_runs/count", {})
+    done = subprocess.run(
+        [PREFECT, "deployment", "run", "study/default", "-p", 'recipes=["nothing"]'],
+        cwd=PROJECT, env=platform, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "quickres-qf10" in done.stdout + done.stderr
+    assert api(platform, "flow_runs/count", {}) == before
+
+
+def test_a_cancelled_study_stops_its_ray_work_and_leaves_no_run_running(platform):
+    prefect(
+        platform, "deployment", "run", "study/default",
+        "-p", "dataset=sample", "-p", "steps=100000", "-p", "name=cancelled",
+    )  # fmt: skip
+    client = open_client(mlflow_uri(platform))
+
+    def training_run():
+        found = client.get_experiment_by_name("cancelled")
+        runs = client.search_runs([found.experiment_id]) if found else []
+        return any("loss" in run.data.metrics for run in runs)
+
+    wait_until(training_run, 180, "the first loss in MLflow")
+    run = newest_run(platform, "study")
+    prefect(platform, "flow-run", "cancel", run["id"])
+    wait_until(
+        lambda: newest_run(platform, "study")["state_type"] == "CANCELLED", 90, "the cancellation"
+    )
+    experiment = client.get_experiment_by_name("cancelled").experiment_id
+    wait_until(
+        lambda: {r.info.status for r in client.search_runs([experiment])} == {"KILLED"},
+        60,
+        "the end of the MLflow runs",
+    )
+    wait_until(lambda: not ray_processes(platform), 60, "the end of the Ray processes")
+
+
+def ray_processes(environment):
+    """Command lines of the Ray processes that this platform's flow runs started."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            owned = environment["QFACTORY_WORKSPACE"].encode() in (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if owned and ("raylet" in command or "gcs_server" in command or "ray::" in command):
+            found.append(command)
+    return found

@@ -1,0 +1,334 @@
+"""Model registry: what a consumer gets who has only MLflow, and who may become champion."""
+
+import hashlib
+import os
+import pickle
+import re
+import subprocess
+import sys
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from torch import nn
+from torch.nn import functional as F
+
+from storage.gate import GateScores, best_of, decide
+from storage.model_registry import ModelRegistry, RegisteredVersion, RegistryError
+from storage.tracking import Tracker
+from tests.mlflow_servers import free_port, new_database, running_server
+
+SHAPES = [(n, 1, h, w) for n in (1, 3) for h, w in ((8, 8), (33, 47), (57, 64))]
+EXAMPLE = np.random.default_rng(0).random((2, 1, 16, 24), dtype=np.float32)
+SCORES = GateScores(dataset="classic5", qf=10, psnr=28.0, ssim=0.80, psnr_b=27.5)
+
+
+class Halves(nn.Module):
+    """Works on 2x2 blocks, so that odd sizes must be padded and cropped again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[-2:]
+        rows = torch.arange((height + 1) // 2 * 2).clamp(max=height - 1)
+        columns = torch.arange((width + 1) // 2 * 2).clamp(max=width - 1)
+        even = x.index_select(2, rows).index_select(3, columns)
+        mixed = F.pixel_shuffle(self.mix(F.pixel_unshuffle(even, 2)), 2)
+        kept = mixed.index_select(2, torch.arange(height)).index_select(3, torch.arange(width))
+        return (x + kept).clamp(0, 1)
+
+
+class Frozen(nn.Module):
+    """Exports, but only for the width of the example."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + torch.zeros(int(x.shape[-1]))).clamp(0, 1)
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return Halves().eval()
+
+
+def open_registry(uri: str, artifacts: Path) -> tuple[ModelRegistry, str]:
+    with Tracker(uri, str(artifacts)) as tracker, tracker.study("study") as study:
+        assert study.run_id is not None
+        return ModelRegistry(uri), study.run_id
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory) -> tuple[ModelRegistry, str]:
+    folder = tmp_path_factory.mktemp("registry")
+    return open_registry(new_database(folder), folder / "artifacts")
+
+
+def register(registry: tuple[ModelRegistry, str], name: str, **tags: str) -> RegisteredVersion:
+    opened, run_id = registry
+    return opened.register(
+        network(), name=name, input_example=EXAMPLE, tags=tags, run_id=run_id, description="small"
+    )
+
+
+CONSUMER = """
+import sys
+for name in ("models", "pipeline", "storage", "flows"):
+    sys.modules[name] = None  # importing one of them raises ImportError
+import mlflow, numpy as np, torch
+way, tracking, uri, inputs, outputs = sys.argv[1:]
+mlflow.set_tracking_uri(tracking)
+images = np.load(inputs)
+if way == "pyfunc":
+    restore = mlflow.pyfunc.load_model(uri).predict
+else:
+    module = mlflow.pytorch.load_model(uri)
+    restore = lambda image: module(torch.from_numpy(image)).detach().numpy()
+np.savez(outputs, **{name: restore(images[name]) for name in images.files})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["pyfunc", "pytorch"])
+def test_a_consumer_without_this_project_and_without_pickle_restores_any_size(
+    registry, tmp_path, way
+):
+    found = register(registry, f"qfactory-consumed-{way}")
+    images = {str(shape): np.random.default_rng(1).random(shape, np.float32) for shape in SHAPES}
+    np.savez(tmp_path / "in.npz", allow_pickle=False, **images)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run(
+        [
+            *(sys.executable, "-I", "-c", CONSUMER, way, registry[0].uri, found.uri),
+            *(str(tmp_path / "in.npz"), str(tmp_path / "out.npz")),
+        ],
+        check=True,
+        cwd=tmp_path,
+        env={**environment, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+    )
+    with np.load(tmp_path / "out.npz") as restored:
+        for name, image in images.items():
+            with torch.no_grad():
+                expected = network()(torch.from_numpy(image)).numpy()
+            np.testing.assert_allclose(restored[name], expected, atol=1e-6)
+
+
+def test_a_version_carries_its_tags_digests_requirements_and_run(registry, tmp_path):
+    opened, run_id = registry
+    found = register(registry, "qfactory-net-qf10", recipe="net-qf10", commit="abc")
+    assert (found.uri, found.run_id) == ("models:/qfactory-net-qf10/1", run_id)
+    assert (found.tags["recipe"], found.tags["commit"]) == ("net-qf10", "abc")
+    folder = opened.download(found.uri, tmp_path)
+    assert set(found.digests) >= {"MLmodel", "data/model.pt2", "requirements.txt"}
+    pins = [line.split("==") for line in (folder / "requirements.txt").read_text().splitlines()]
+    assert [name for name, _ in pins] == ["torch", "numpy", "mlflow"]
+    assert not any("+" in version for _, version in pins)
+    assert "".join((folder / "MLmodel").read_text().split()).count("[-1,1,-1,-1]") == 2
+
+
+def test_a_loaded_network_equals_the_registered_one(registry):
+    opened, _ = registry
+    found = register(registry, "qfactory-loaded")
+    loaded = opened.load(found.uri)
+    for shape in SHAPES:
+        image = torch.rand(shape)
+        torch.testing.assert_close(loaded(image), network()(image))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "added", "removed"])
+def test_changed_files_are_refused_by_name(registry, damage):
+    opened, _ = registry
+    found = register(registry, f"qfactory-{damage}")
+    client = MlflowClient(tracking_uri=opened.uri, registry_uri=opened.uri)
+    folder = Path(client.get_model_version_download_uri(found.name, "1"))
+    target = {"flipped": "model.pt2", "added": "model.pth", "removed": "model.pt2"}[damage]
+    file = folder / "data" / target
+    if damage == "flipped":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif damage == "added":
+        file.write_bytes(pickle.dumps("anything"))
+    else:
+        file.unlink()
+    with pytest.raises(RegistryError, match=f"data/{target} changed since it was registered"):
+        opened.load(found.uri)
+
+
+def test_a_pt2_archive_with_a_pickle_inside_is_not_loaded(registry, tmp_path):
+    opened, _ = registry
+    found = register(registry, "qfactory-pickled")
+    client = MlflowClient(tracking_uri=opened.uri, registry_uri=opened.uri)
+    file = Path(client.get_model_version_download_uri(found.name, "1")) / "data" / "model.pt2"
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("model/data/constants/custom_obj_0", pickle.dumps(print))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    client.set_model_version_tag(found.name, "1", "sha256:data/model.pt2", digest)
+    with pytest.raises(RegistryError, match="not a pickle-free payload"):
+        opened.load(found.uri)
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "message"),
+    [
+        (Halves().train(), EXAMPLE, "call eval"),
+        (network(), EXAMPLE[:1], "2 or more"),
+        (network(), EXAMPLE.astype(np.float64), "float32"),
+        (network(), EXAMPLE[:, 0], "N,1,H,W"),
+        (Frozen().eval(), EXAMPLE, "index_select"),
+    ],
+    ids=["training", "one image", "float64", "no channel", "frozen size"],
+)
+def test_an_unsuitable_network_is_refused_and_leaves_no_version(registry, module, example, message):
+    opened, run_id = registry
+    with pytest.raises(ValueError, match=message):
+        opened.register(module, name="qfactory-bad", input_example=example, tags={}, run_id=run_id)
+    assert opened.versions("qfactory-bad") == []
+
+
+def test_versions_are_found_by_all_their_tags_newest_first(registry):
+    opened, _ = registry
+    for store in ("1", "2", "2"):
+        register(registry, "qfactory-found", recipe="r", store=store)
+    newest = opened.find_version("qfactory-found", {"recipe": "r", "store": "2"})
+    assert newest is not None
+    assert newest.version == 3
+    assert opened.find_version("qfactory-found", {"recipe": "other"}) is None
+    assert opened.find_version("qfactory-unknown", {}) is None
+    assert [v.version for v in opened.list_models()["qfactory-found"]] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("models:/qfactory-named/9", r"there are \[1\]"),
+        ("models:/qfactory-named@best", r"no version has the alias 'best'.*qfactory-named/1"),
+        ("qfactory-nobody", "unknown model; there are.*qfactory-named"),
+        ("models:/qfactory-named/latest", "write models:/NAME/VERSION"),
+    ],
+)
+def test_an_unknown_model_lists_what_there_is(registry, uri, message):
+    opened, _ = registry
+    if not opened.versions("qfactory-named"):
+        register(registry, "qfactory-named")
+    with pytest.raises(RegistryError, match=message):
+        opened.resolve(uri)
+
+
+@pytest.mark.parametrize(
+    ("change", "alias", "reason"),
+    [
+        ({"psnr": 28.02}, "champion", "gain [+]0.020 dB"),
+        ({"psnr": 28.005}, "challenger", "below the margin of 0.01 dB"),
+        ({"psnr": 29.0, "ssim": 0.7999}, "challenger", "SSIM 0.7999 is below"),
+        ({"psnr": 29.0, "psnr_b": 27.4}, "challenger", "PSNR-B 27.4000 is below"),
+        ({"psnr": 29.0, "dataset": "live1"}, "challenger", "scored on live1 QF10"),
+        ({"psnr": 29.0, "qf": 20}, "challenger", "scored on classic5 QF20"),
+    ],
+)
+def test_the_gate_asks_for_more_psnr_and_no_loss(change, alias, reason):
+    decision = decide(replace(SCORES, **change), SCORES)
+    assert decision.alias == alias
+    assert re.search(reason, decision.reason)
+
+
+def test_a_score_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="psnr nan"):
+        replace(SCORES, psnr=float("nan"))
+
+
+def test_candidates_meet_the_gate_in_version_order():
+    better, much_better = replace(SCORES, psnr=28.005), replace(SCORES, psnr=28.5)
+    assert best_of({1: SCORES, 2: better}) == 1
+    assert best_of({3: SCORES, 2: much_better, 1: better}) == 2
+
+
+def test_promotion_moves_the_champion_only_for_the_better(registry):
+    opened, _ = registry
+    name = "qfactory-promoted"
+    for _ in range(3):
+        register(registry, name)
+    assert opened.champion(name) is None
+    assert opened.promote(name, 1, SCORES).alias == "champion"
+    worse = opened.promote(name, 2, replace(SCORES, psnr=29.0, ssim=0.7))
+    assert worse.alias == "challenger"
+    second = opened.version(name, 2)
+    assert second.aliases == ("challenger",)
+    assert second.tags["gate.reason"] == worse.reason
+    assert opened.promote(name, 3, replace(SCORES, psnr=28.3)).alias == "champion"
+    assert opened.resolve(name).version == 3
+    assert opened.version(name, 1).aliases == ()
+    assert (
+        opened.promote(name, 3, replace(SCORES, psnr=28.3)).reason == "it is the champion already"
+    )
+
+
+def test_a_champion_set_by_hand_is_what_the_next_version_is_compared_with(registry):
+    opened, _ = registry
+    name = "qfactory-rolled-back"
+    for _ in range(3):
+        register(registry, name)
+    opened.promote(name, 1, SCORES)
+    opened.promote(name, 2, replace(SCORES, psnr=30.0))
+    client = MlflowClient(tracking_uri=opened.uri, registry_uri=opened.uri)
+    client.set_registered_model_alias(name, "champion", "1")
+    assert opened.promote(name, 3, replace(SCORES, psnr=28.2)).alias == "champion"
+    assert opened.resolve(name).version == 3
+
+
+def test_promotions_at_the_same_time_leave_the_best_as_the_one_champion(registry):
+    opened, _ = registry
+    name = "qfactory-contended"
+    versions = [register(registry, name).version for _ in range(4)]
+    gains = {1: 0.1, 2: 0.9, 3: 0.5, 4: 0.3}
+    start = threading.Barrier(len(versions))
+
+    def promote(version: int) -> None:
+        start.wait()
+        ModelRegistry(opened.uri).promote(
+            name, version, replace(SCORES, psnr=SCORES.psnr + gains[version])
+        )
+
+    with ThreadPoolExecutor(len(versions)) as promoters:
+        list(promoters.map(promote, versions))
+    assert [v.version for v in opened.versions(name) if "champion" in v.aliases] == [2]
+
+
+def test_a_late_move_of_a_worse_rival_is_taken_back(registry):
+    opened, _ = registry
+    name = "qfactory-overtaken"
+    for _ in range(2):
+        register(registry, name)
+    client = MlflowClient(tracking_uri=opened.uri, registry_uri=opened.uri)
+    rival = {"dataset": "classic5", "qf": "10", "psnr": "30", "ssim": "0.9", "psnr_b": "29"}
+    for key, value in {**rival, "move": "1", "decision": "champion"}.items():
+        client.set_model_version_tag(name, "1", f"gate.{key}", value)
+    decision = opened.promote(name, 2, SCORES)
+    assert decision.alias == "challenger"
+    assert "PSNR gain -2.000 dB" in decision.reason
+    assert opened.resolve(name).version == 1
+
+
+def test_without_a_server_the_error_names_it_and_comes_soon():
+    uri = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(RegistryError, match=f"Check that {uri} can be reached"):
+        ModelRegistry(uri).list_models()
+
+
+@pytest.mark.slow
+def test_a_server_that_keeps_the_files_itself_serves_the_same_network(tmp_path):
+    with running_server(tmp_path, free_port()) as uri:
+        with Tracker(uri) as tracker, tracker.study("study") as study:
+            assert study.run_id is not None
+            opened = ModelRegistry(uri)
+            found = register((opened, study.run_id), "qfactory-served", recipe="r")
+        assert opened.promote(found.name, 1, SCORES).alias == "champion"
+        image = torch.rand(1, 1, 19, 21)
+        torch.testing.assert_close(opened.load("qfactory-served")(image), network()(image))
+        assert opened.resolve("qfactory-served").tags["recipe"] == "r"
