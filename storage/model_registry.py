@@ -1,7 +1,7 @@
 """Registered models in MLflow: pt2 without pickle, SHA-256 of every file, one guarded champion."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -233,15 +233,15 @@ class ModelRegistry:
                     decision = decide(scores, winner, margin_db)
                     self._note(name, version, scores, decision)
             if decision.alias == CHALLENGER:
-                self._client.set_registered_model_alias(name, CHALLENGER, str(version))
+                self._set_alias(name, CHALLENGER, version)
         return decision
 
     def _crown(
         self, name: str, version: int, scores: GateScores, move: int, margin_db: float
     ) -> int:
         """Make a version champion; return the one that stays it among those of the same move."""
-        self._client.set_registered_model_alias(name, CHAMPION, str(version))
-        self._client.set_registered_model_tag(name, MOVES_TAG, str(move))
+        self._set_alias(name, CHAMPION, version)
+        _insist(lambda: self._client.set_registered_model_tag(name, MOVES_TAG, str(move)))
         best = version
         for _ in range(SETTLING_ROUNDS):
             versions = self.versions(name)
@@ -250,8 +250,11 @@ class ModelRegistry:
             current = next((v.version for v in versions if CHAMPION in v.aliases), None)
             if current == best or current not in {*rivals, version, None}:
                 break
-            self._client.set_registered_model_alias(name, CHAMPION, str(best))
+            self._set_alias(name, CHAMPION, best)
         return best
+
+    def _set_alias(self, name: str, alias: str, version: int) -> None:
+        _insist(lambda: self._client.set_registered_model_alias(name, alias, str(version)))
 
     def _moves(self, name: str) -> int:
         return int(self._client.get_registered_model(name).tags.get(MOVES_TAG, 0))
@@ -287,6 +290,17 @@ class ModelRegistry:
                 f"{what}: {error}. Check that {self.uri} can be reached, then do it again; "
                 "nothing registered before is changed"
             ) from error
+
+
+def _insist(write: Callable[[], object]) -> None:
+    """Write, up to three times: another writer may insert the same row at the same moment."""
+    for last in (False, False, True):
+        try:
+            write()
+            return
+        except MlflowException:
+            if last:
+                raise
 
 
 def scores_of(version: RegisteredVersion | None) -> GateScores | None:

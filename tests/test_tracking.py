@@ -200,7 +200,7 @@ def run_without_a_server(uri: str) -> tuple[list[str], float]:
         seconds = time.monotonic() - start
         run.log_text("text", "notes.txt")
         assert run.run_id is None
-        assert run.page is None
+        assert run.page_at(uri) is None
     return tracker.unrecorded, seconds
 
 
@@ -270,7 +270,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_every_metric_once(tmp_path)
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
         (file,) = MlflowClient(tracking_uri=uri).list_artifacts(runs["second"].info.run_id)
         assert file.path == "notes.txt"
-        assert run.page_at(server_uri) == (
+        assert run.page_at(uri) == (
             f"{uri}/#/experiments/{runs['second'].info.experiment_id}/runs/{run.run_id}"
         )
 
