@@ -4,8 +4,8 @@ import logging
 import sys
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.exceptions import CoercionError
 from pydantic import ValidationError
+from rich.markup import escape
 
 from flows.console import notes, show_progress
 from flows.settings import prepare_environment
@@ -58,10 +58,8 @@ def main() -> None:
         sys.exit(app(exit_on_error=False, print_error=False))
     except KeyboardInterrupt:
         _stop("interrupted: what was published stays; the same command goes on from there", 130)
-    except CoercionError as error:
-        _stop(f"{_option(error)}: {_reason(error)}", USAGE_ERROR)
     except CycloptsError as error:
-        _stop(str(error), USAGE_ERROR)
+        _stop(_reason(error), USAGE_ERROR)
     except Exception as error:
         if not _is_explained(error):
             raise
@@ -74,17 +72,18 @@ def _is_explained(error: Exception) -> bool:
     return own or isinstance(error, ValueError | ConnectionError)
 
 
-def _option(error: CoercionError) -> str:
-    return error.argument.name if error.argument is not None else "parameter"
-
-
-def _reason(error: CoercionError) -> str:
-    cause = error.__cause__
-    if isinstance(cause, ValidationError):
-        return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in cause.errors())
-    return error.msg or str(error)
+def _reason(error: CycloptsError) -> str:
+    cause = error.__cause__ or error.__context__
+    if not isinstance(cause, ValidationError):
+        return str(error)
+    reasons = (
+        f"{detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"
+        for detail in cause.errors()
+    )
+    option = error.argument.name if error.argument is not None else "parameter"
+    return f"{option} {'; '.join(reasons)}"
 
 
 def _stop(message: str, code: int) -> None:
-    notes.print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    notes.print("[red]error:[/]", escape(message))
     sys.exit(code)

@@ -28,13 +28,13 @@ def list_stores(root: str | None = None) -> None:
             continue
         rows.append(
             {
-                "store": uri,
+                "store": name,
                 "version": version.number,
                 "dataset": version.dataset,
                 "patches": version.rows,
                 "MB": round(version.bytes / 1e6, 1),
                 "QFs": " ".join(map(str, version.spec.qfs)),
-                "made": version.created,
+                "made": version.created[:16],
             }
         )
     show_table(rows, f"stores below {place}")

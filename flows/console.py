@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 LINE_EVERY_S = 5.0
+HEADINGS = {"ssim_gaussian": "ssim gauss.", "seconds_per_mpx": "s/Mpx"}
 
 T = TypeVar("T")
 
@@ -24,8 +25,10 @@ def show_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -
         return
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name, value in rows[0].items():
-        number = isinstance(value, int | float)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        justify = "right" if isinstance(value, int | float) else "left"
+        table.add_column(HEADINGS.get(name, name), justify=justify, overflow="fold")
+            HEADINGS.get(name, name), justify="right" if number else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     out.print(table)

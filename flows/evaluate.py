@@ -9,13 +9,12 @@ from flows.console import counted
 from flows.networks import JPEG, open_network
 from flows.parameters import QualityFactors, Reference, References
 from flows.progress import progress, say
-from flows.runtime import is_transient
+from flows.runtime import is_transient, open_tracker
 from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.evaluate import evaluate as evaluate_images
 from pipeline.evaluate import load_images
 from pipeline.scores import EvaluationResult
-from storage.tracking import Tracker
 
 
 @flow(name="evaluate", flow_run_name="{network}")
@@ -32,7 +31,7 @@ def evaluate(
         qf: JPEG quality factors of the inputs
     """
     open_network(network)  # an unknown name is refused before anything is recorded
-    tracker = Tracker(settings().mlflow_uri, settings().artifact_root)
+    tracker = open_tracker()
     with (
         tracker,
         tracker.study("evaluate", run_name=network, tags={"git_commit": git_commit()}) as run,

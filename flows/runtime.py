@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 
 from flows.settings import settings
 from pipeline import cluster
+from storage.tracking import Tracker
 
 
 @contextmanager
@@ -23,6 +24,15 @@ def ray_session() -> Iterator[None]:
         yield
     finally:
         cluster.disconnect()
+
+
+def open_tracker() -> Tracker:
+    """Return the tracker of this process; what it cannot record is kept in the reports' folder."""
+    return Tracker(
+        settings().mlflow_uri,
+        settings().artifact_root,
+        keep_in=str(settings().reports / "unrecorded"),
+    )
 
 
 def is_transient(task: object, run: object, state: State) -> bool:

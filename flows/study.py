@@ -13,7 +13,7 @@ from flows.data_steps import build_version, refuse_evaluation_images, scan_sourc
 from flows.model_steps import TrainedModel, TrainingPlan, train_and_register
 from flows.parameters import RecipeNames, Reference, References, Steps, Workers
 from flows.progress import say
-from flows.runtime import ray_session
+from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.build_store import MAX_REJECTED_SHARE
@@ -22,7 +22,6 @@ from pipeline.sources import ScannedImage
 from storage import files
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
-from storage.tracking import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,7 @@ def study(
             allowed=allow_evaluation_images,
         )
         versions = build_versions(ordered, dataset, scanned, store)
-        tracker = Tracker(settings().mlflow_uri, settings().artifact_root)
+        tracker = open_tracker()
         with tracker, tracker.study(name, tags={"git_commit": git_commit()}) as parent:
             parent.log_params({"dataset": dataset, "recipes": " ".join(recipes)})
             models: dict[str, TrainedModel] = {}

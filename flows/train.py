@@ -7,14 +7,13 @@ from flows.build_patches import default_store
 from flows.data_steps import refuse_evaluation_images
 from flows.model_steps import TrainedModel, TrainingPlan, train_and_register
 from flows.parameters import RecipeName, Reference, References, Steps, Workers
-from flows.runtime import ray_session
+from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.study import default_sets, finished, hashes_of
 from pipeline.recipes import Recipe, get_recipe
 from storage.model_registry import ModelRegistry
 from storage.patch_store import open_store
 from storage.shard_writer import source_hashes
-from storage.tracking import Tracker
 
 
 @flow(name="train", flow_run_name="{recipe}")
@@ -58,7 +57,7 @@ def train(
         allowed=allow_evaluation_images,
     )
     start = initial_weights or registered_weights(chosen)
-    tracker = Tracker(settings().mlflow_uri, settings().artifact_root)
+    tracker = open_tracker()
     with (
         ray_session(),
         tracker,

@@ -1,7 +1,7 @@
 """Apply a network to whole images of any size, in overlapping tiles where they are large."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,7 +162,8 @@ def _device_of(module: nn.Module) -> torch.device:
 def _evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Put every part of a network into evaluation mode, and back into its own afterwards."""
     modes = {part: part.training for part in module.modules()}
-    module.eval()
+    with suppress(NotImplementedError):  # an exported program has one mode, and says so this way
+        module.eval()
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -70,7 +70,8 @@ def modified_at(uri: str) -> float:
 def read_bytes(uri: str) -> bytes:
     """Return the whole content of a file. Raises FileNotFoundError."""
     fs, path = resolve(uri)
-    return fs.cat_file(path)
+    with fs.open(path, "rb") as file:
+        return bytes(file.read())
 
 
 def delete(uri: str) -> None:
@@ -114,14 +115,14 @@ def create_bytes(uri: str, content: bytes) -> bool:
 
 
 @contextmanager
-def open_atomic(uri: str) -> Iterator[IO[bytes]]:
+def open_atomic(uri: str) -> Iterator[BinaryIO]:
     """Open a file for writing that appears at `uri` only when the block ends without an error.
 
     Raises StoreError with the next step when the disk is full or the folder cannot be written.
     """
     fs, path = resolve(uri)
     if not isinstance(fs, LocalFileSystem):
-        file = fs.open(path, "wb", autocommit=False)
+        file: Any = fs.open(path, "wb", autocommit=False)
         try:
             yield file
             file.close()

@@ -45,8 +45,8 @@ class ShardWriter:
             pa.PythonFile(self._sink, mode="w"),
             self._schema,
             compression="lz4",
-            use_dictionary=["image"],
-            write_statistics=["image", "y", "x"],
+            use_dictionary=["image"],  # pyright: ignore[reportArgumentType]
+            write_statistics=["image", "y", "x"],  # pyright: ignore[reportArgumentType]
             write_page_checksum=True,
         )
 

@@ -18,7 +18,7 @@ def texture(height: int, width: int, seed: int) -> np.ndarray:
     """Return (height, width) uint8 that looks like clouds, so that JPEG changes it."""
     rng = np.random.default_rng(seed)
     smooth = rng.normal(size=(height, width)).cumsum(0).cumsum(1)
-    return np.uint8(np.clip(smooth / np.abs(smooth).max() * 127 + 128, 0, 255))
+    return np.clip(smooth / np.abs(smooth).max() * 127 + 128, 0, 255).astype(np.uint8)
 
 
 def image_folder(folder: Path, count: int = 20, size: tuple[int, int] = (70, 90)) -> Path:

@@ -134,9 +134,11 @@ def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model
         "-p", "dataset=sample", "-p", f"steps={STEPS}", "-p", 'recipes=["quickres-qf10"]',
     )  # fmt: skip
     ended = wait_until(
-        lambda: (run := newest_run(platform, "study"))["state_type"]
-        in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        and run,
+        lambda: (
+            (run := newest_run(platform, "study"))["state_type"]
+            in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+            and run
+        ),
         240,
         "the end of the study",
     )
@@ -179,9 +181,12 @@ def test_a_cancelled_study_stops_its_ray_work_and_leaves_no_run_running(platform
     wait_until(
         lambda: newest_run(platform, "study")["state_type"] == "CANCELLED", 90, "the cancellation"
     )
-    experiment = client.get_experiment_by_name("cancelled").experiment_id
+    experiment = client.get_experiment_by_name("cancelled")
+    assert experiment is not None
     wait_until(
-        lambda: {r.info.status for r in client.search_runs([experiment])} == {"KILLED"},
+        lambda: (
+            {r.info.status for r in client.search_runs([experiment.experiment_id])} == {"KILLED"}
+        ),
         60,
         "the end of the MLflow runs",
     )

@@ -6,8 +6,8 @@ import sys
 import time
 import urllib.request
 
-import fsspec
 import pytest
+from fsspec.config import conf
 
 from storage import files
 from storage.patch_store import open_store, read_rows
@@ -27,12 +27,13 @@ def bucket():
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert server.stderr is not None
     address = next(
         line.split("Running on ")[1].strip() for line in server.stderr if "Running on" in line
     )
     wait_until_it_answers(address)
-    saved = dict(fsspec.config.conf)
-    fsspec.config.conf["s3"] = {
+    saved = dict(conf)
+    conf["s3"] = {
         "key": "test",
         "secret": "test",
         "endpoint_url": address,
@@ -40,8 +41,8 @@ def bucket():
     }
     urllib.request.urlopen(urllib.request.Request(f"{address}/qfactory", method="PUT"))
     yield "s3://qfactory"
-    fsspec.config.conf.clear()
-    fsspec.config.conf.update(saved)
+    conf.clear()
+    conf.update(saved)
     server.send_signal(signal.SIGTERM)
     server.wait()
 

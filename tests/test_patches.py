@@ -6,17 +6,12 @@ import pytest
 from pipeline.jpeg import compress
 from pipeline.patches import compress_patches, grid, patch_blocks
 from storage.schema import ORIGINAL, PatchSpec
+from tests.store_images import texture
 
 
 def spec(**changes):
     values = {"side": 32, "stride": 10, "qfs": (10, 40), "degradation": "patch", **changes}
     return PatchSpec(**values)
-
-
-def noise(height, width, seed=0):
-    rng = np.random.default_rng(seed)
-    smooth = rng.normal(size=(height, width)).cumsum(0).cumsum(1)
-    return np.uint8(np.clip(smooth / np.abs(smooth).max() * 127 + 128, 0, 255))
 
 
 def collected(luma, wanted):
@@ -33,20 +28,20 @@ def test_a_bsds_image_gives_the_papers_1305_patches():
 
 
 def test_an_image_smaller_than_a_patch_gives_none():
-    assert list(patch_blocks(noise(31, 400), spec())) == []
+    assert list(patch_blocks(texture(31, 400, seed=0), spec())) == []
 
 
 @pytest.mark.parametrize("side", [32, 40, 120, 224])
 @pytest.mark.parametrize("qf", [1, 10, 100])
 def test_the_mosaic_equals_compressing_one_by_one_bit_for_bit(side, qf):
-    luma = noise(side + 50, side + 130, seed=side)
+    luma = texture(side + 50, side + 130, seed=side)
     (block,) = patch_blocks(luma, spec(side=side, stride=13, qfs=(qf,)))
     one_by_one = [compress(patch, qf)[0] for patch in block.pixels[ORIGINAL]]
     np.testing.assert_array_equal(block.pixels[f"qf{qf}"], one_by_one)
 
 
 def test_more_patches_than_one_block_equal_one_by_one():
-    luma = noise(700, 900)
+    luma = texture(700, 900, seed=0)
     wanted = spec(stride=8, qfs=(20,))
     patches = collected(luma, wanted)
     assert len(patches[ORIGINAL]) > 4096
@@ -57,7 +52,7 @@ def test_more_patches_than_one_block_equal_one_by_one():
 
 
 def test_cutting_aligned_patches_from_the_compressed_image_equals_compressing_them():
-    luma = noise(200, 264)
+    luma = texture(200, 264, seed=0)
     aligned = {"side": 40, "stride": 16}
     by_image = collected(luma, spec(**aligned, degradation="image"))
     by_patch = collected(luma, spec(**aligned, degradation="patch"))
@@ -66,7 +61,7 @@ def test_cutting_aligned_patches_from_the_compressed_image_equals_compressing_th
 
 
 def test_patches_off_the_grid_differ_between_the_two_degradations():
-    luma = noise(200, 264)
+    luma = texture(200, 264, seed=0)
     by_image = collected(luma, spec(degradation="image"))
     by_patch = collected(luma, spec(degradation="patch"))
     np.testing.assert_array_equal(by_image[ORIGINAL], by_patch[ORIGINAL])
@@ -74,7 +69,7 @@ def test_patches_off_the_grid_differ_between_the_two_degradations():
 
 
 def test_every_patch_is_the_image_at_its_corner():
-    luma = noise(90, 110)
+    luma = texture(90, 110, seed=0)
     for block in patch_blocks(luma, spec()):
         for y, x, patch in zip(block.y, block.x, block.pixels[ORIGINAL], strict=True):
             np.testing.assert_array_equal(patch, luma[y : y + 32, x : x + 32])

@@ -25,6 +25,7 @@ from pipeline.optimization import (
 from pipeline.recipes.base import Transfer
 from pipeline.training import parse_seconds, train
 from pipeline.training_job import TrainingError
+from pipeline.training_start import share_of_batch
 from pipeline.weights import load_network, load_weights
 from storage.checkpoints import CheckpointError, checkpoint_steps
 from storage.schema import PatchSpec, StoreError
