@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from flows import reporting
 from flows.build_patches import build_patches
@@ -17,21 +17,21 @@ from storage.patch_store import StoreVersion
 @wraps(build_patches.fn)
 def build(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and name the store."""
-    version: StoreVersion = build_patches(*arguments, **options)
+    version = cast(StoreVersion, build_patches(*arguments, **options))
     out.print(f"{version.name}: {version.rows:,} patches, {version.bytes / 1e6:.1f} MB")
 
 
 @wraps(study_flow.fn)
 def study(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and show the table, the pictures, and where to look further."""
-    result: StudyResult = study_flow(*arguments, **options)
+    result = cast(StudyResult, study_flow(*arguments, **options))
     _show(result.models, result.rows, result.notes)
 
 
 @wraps(train_flow.fn)
 def train(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and show what came out."""
-    model: TrainedModel = train_flow(*arguments, **options)
+    model = cast(TrainedModel, train_flow(*arguments, **options))
     rows = [
         row
         for comparison in model.scores.values()

@@ -27,8 +27,6 @@ def show_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -
     for name, value in rows[0].items():
         justify = "right" if isinstance(value, int | float) else "left"
         table.add_column(HEADINGS.get(name, name), justify=justify, overflow="fold")
-            HEADINGS.get(name, name), justify="right" if number else "left", overflow="fold"
-        )
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     out.print(table)

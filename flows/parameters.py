@@ -40,7 +40,7 @@ Reference = Annotated[
 ]
 References = Annotated[list[Reference], Field(min_length=1)]
 RecipeName = Annotated[
-    str, _checked(get_recipe), Field(json_schema_extra={"enum": sorted(RECIPES)})
+    str, _checked(get_recipe), Field(json_schema_extra={"enum": [*sorted(RECIPES)]})
 ]
 RecipeNames = Annotated[list[RecipeName], Field(min_length=1)]
 Side = Annotated[

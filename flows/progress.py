@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
@@ -21,7 +23,7 @@ def say(text: str) -> None:
 @contextmanager
 def progress(title: str) -> Iterator[Update]:
     """Give an `Update` for one piece of work inside a flow or task run."""
-    artifact = create_progress_artifact(0.0, description=title)
+    artifact = cast(UUID, create_progress_artifact(0.0, description=title))
     logger = get_run_logger()
 
     def log(done: float, total: float, text: str = "", /) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import ray
+from ray.exceptions import RayTaskError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,7 +82,7 @@ def ray_map(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
             done, running = ray.wait(running)
             try:
                 yield ray.get(done[0])
-            except ray.exceptions.RayTaskError as error:
+            except RayTaskError as error:
                 raise error.cause from error
     finally:
         for reference in running:

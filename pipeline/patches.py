@@ -38,7 +38,8 @@ def patch_blocks(luma: np.ndarray, spec: PatchSpec) -> Iterator[PatchBlock]:
     `luma` is (H, W) uint8. With degradation `image` the whole image is compressed and then cut;
     with `patch` each patch is compressed on its own.
     """
-    ys, xs = grid(*luma.shape, spec)
+    height, width = luma.shape
+    ys, xs = grid(height, width, spec)
     if not len(ys):
         return
     compressed: dict[int, np.ndarray] = {}

@@ -1,8 +1,8 @@
 """A training on Ray: the loop of pipeline.training on one or more workers, watched from here.
 
-One actor stands between: it runs Ray Train's trainer, and holds what the workers report until the
-caller fetches it. Everything that a training starts belongs to that actor, so that ending it ends
-all. Ray Train replaces workers that die; the checkpoints are the loop's own.
+A Ray task runs Ray Train's trainer, so that cancelling it is the Ctrl-C that Ray Train ends on and
+frees its resources after; an actor holds what the workers report until the caller fetches it. Ray
+Train replaces workers that die; the checkpoints are the loop's own.
 """
 
 import time
@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.train
@@ -26,6 +26,7 @@ from storage.patch_store import open_store
 from storage.schema import StoreError
 
 POLL_S = 0.25
+END_S = 20.0
 GPU_WORKER_THREADS = 4
 FINAL_ERRORS = (StoreError, CheckpointError, TrainingError, ValueError)  # a retry would not help
 
@@ -83,12 +84,14 @@ def run_training(
         failure_config=FailureConfig(max_failures=max_failures),
         logging_config=LoggingConfig(log_level="WARNING"),
     )
-    runner = ray.remote(num_cpus=0, concurrency_groups={"fit": 1})(_Runner).remote()
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    settings = {"job": job, "deadline": deadline, "mailbox": mailbox}
+    fitting = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(settings, scaling, run)
     try:
-        fitting = runner.fit.options(concurrency_group="fit").remote(job, deadline, scaling, run)
-        return _watch(runner, fitting, job, on_record)
+        return _watch(mailbox, fitting, job, on_record)
     finally:
-        ray.kill(runner)
+        _end(fitting)
+        ray.kill(mailbox)
 
 
 def threads_a_worker(node_cpus: Sequence[int], workers: int, wanted: int | None = None) -> int:
@@ -107,20 +110,25 @@ def threads_a_worker(node_cpus: Sequence[int], workers: int, wanted: int | None 
     )
 
 
-class _Runner:
-    """The actor between the caller and the workers; calls run in order, `fit` beside them."""
+def _fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig) -> None:
+    ray.train.torch.TorchTrainer(
+        _train_on_worker, train_loop_config=settings, scaling_config=scaling, run_config=run
+    ).fit()
+
+
+def _end(fitting: ray.ObjectRef) -> None:
+    """Wait for a training to leave; ask it to when it still runs, force it when it does not."""
+    if not ray.wait([fitting], timeout=0)[0]:
+        ray.cancel(fitting)
+        if not ray.wait([fitting], timeout=END_S)[0]:
+            ray.cancel(fitting, force=True)
+
+
+class _Mailbox:
+    """What the workers have reported and the caller has not fetched yet."""
 
     def __init__(self) -> None:
         self._news = News()
-
-    def fit(
-        self, job: TrainingJob, deadline: float | None, scaling: ScalingConfig, run: RunConfig
-    ) -> None:
-        me = ray.get_runtime_context().current_actor
-        settings = {"job": job, "deadline": deadline, "runner": me}
-        ray.train.torch.TorchTrainer(
-            _train_on_worker, train_loop_config=settings, scaling_config=scaling, run_config=run
-        ).fit()
 
     def add_record(self, record: Record) -> None:
         self._news.records.append(record)
@@ -137,7 +145,7 @@ class _Runner:
 
 
 def _train_on_worker(settings: dict[str, Any]) -> None:
-    job, deadline, runner = settings["job"], settings["deadline"], settings["runner"]
+    job, deadline, mailbox = settings["job"], settings["deadline"], settings["mailbox"]
     if deadline is not None:
         job = replace(job, stop_after_s=max(0.0, deadline - time.time()))
     context = ray.train.get_context()
@@ -147,26 +155,26 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         device=ray.train.torch.get_device(),
     )
     try:
-        result = train(job, world=world, on_record=runner.add_record.remote)
+        result = train(job, world=world, on_record=mailbox.add_record.remote)
     except FINAL_ERRORS as error:
-        ray.get(runner.set_error.remote(error))
+        ray.get(mailbox.set_error.remote(error))
         raise
     if world.rank == 0:
-        ray.get(runner.set_result.remote(result))
+        ray.get(mailbox.set_result.remote(result))
 
 
 def _watch(
-    runner: ActorHandle,
+    mailbox: ActorHandle,
     fitting: ray.ObjectRef,
     job: TrainingJob,
     on_record: Callable[[Record], None],
 ) -> TrainingResult:
     """Hand records on until the training has ended; those that a restart repeats only once."""
-    step, done = 0, False
+    step, result = 0, None
     while True:
         try:
             done = bool(ray.wait([fitting], timeout=POLL_S)[0])
-            news: News = ray.get(runner.take_news.remote())
+            news = _take_news(mailbox)
         except RayError as error:
             raise _failed(job, error) from error
         for record in news.records:
@@ -175,10 +183,15 @@ def _watch(
                 on_record(record)
         if news.error is not None:
             raise news.error
-        if news.result is not None:
-            return news.result
+        result = news.result or result
+        if done and result is not None:
+            return result
         if done:
             _raise_failure(fitting, job)
+
+
+def _take_news(mailbox: ActorHandle) -> News:
+    return cast(News, ray.get(mailbox.take_news.remote()))
 
 
 def _raise_failure(fitting: ray.ObjectRef, job: TrainingJob) -> None:

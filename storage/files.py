@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -71,7 +71,7 @@ def read_bytes(uri: str) -> bytes:
     """Return the whole content of a file. Raises FileNotFoundError."""
     fs, path = resolve(uri)
     with fs.open(path, "rb") as file:
-        return bytes(file.read())
+        return cast(bytes, file.read())
 
 
 def delete(uri: str) -> None:
