@@ -84,7 +84,7 @@ def run_training(
         failure_config=FailureConfig(max_failures=max_failures),
         logging_config=LoggingConfig(log_level="WARNING"),
     )
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    mailbox = cast(ActorHandle, ray.remote(num_cpus=0)(_Mailbox).remote())
     settings = {"job": job, "deadline": deadline, "mailbox": mailbox}
     fitting = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(settings, scaling, run)
     try:

@@ -12,6 +12,7 @@ from mlflow.pytorch import save_model
 from mlflow.types import Schema, TensorSpec
 from torch import nn
 
+LOAD_NOTE = "registered_model_meta"
 REQUIRED = ("torch", "numpy", "mlflow")
 PROBE_SHAPES = ((1, 1, 8, 8), (3, 1, 33, 47))
 
@@ -75,8 +76,13 @@ def requirements() -> list[str]:
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by its path relative to the folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Return the SHA-256 of every file below a folder, by its path relative to the folder.
+
+    MLflow writes a note of its own, LOAD_NOTE, into a local model's folder when it is loaded by
+    name; it is not part of the model.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in found if path.relative_to(folder).as_posix() != LOAD_NOTE]
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in paths

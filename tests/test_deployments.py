@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,31 +62,36 @@ def platform(tmp_path_factory):
         "PYTHONPATH": str(PROJECT),
     }
     port = api.split(":")[2].split("/")[0]
-    server = start(home, environment, "server", "start", "--port", port)
-    wait_until(lambda: answers(f"{api}/health"), 90, "the start of the Prefect server")
-    prefect(environment, "work-pool", "create", "qfactory", "--type", "process")
-    prefect(environment, "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml")
-    worker = start(home, environment, "worker", "start", "--pool", "qfactory")
-    yield environment
-    for process in (worker, server):
+    with service(home, environment, "server", "start", "--port", port):
+        wait_until(lambda: answers(f"{api}/health"), 90, "the start of the Prefect server")
+        prefect(environment, "work-pool", "create", "qfactory", "--type", "process")
+        prefect(
+            environment, "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml"
+        )
+        with service(home, environment, "worker", "start", "--pool", "qfactory"):
+            yield environment
+
+
+@contextmanager
+def service(home, environment, *arguments):
+    """Run a Prefect service in a process group of its own; it ends with the block."""
+    with (home / f"{arguments[0]}.log").open("w") as log:
+        process = subprocess.Popen(
+            [PREFECT, *arguments],
+            cwd=PROJECT,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def start(home, environment, *arguments):
-    """Start a Prefect service in a process group of its own."""
-    log = (home / f"{arguments[0]}.log").open("w")
-    return subprocess.Popen(
-        [PREFECT, *arguments],
-        cwd=PROJECT,
-        env=environment,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
 
 
 def prefect(environment, *arguments):

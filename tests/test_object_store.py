@@ -31,8 +31,19 @@ def bucket():
     address = next(
         line.split("Running on ")[1].strip() for line in server.stderr if "Running on" in line
     )
-    wait_until_it_answers(address)
     saved = dict(conf)
+    try:
+        yield from bucket_at(address)
+    finally:
+        conf.clear()
+        conf.update(saved)
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def bucket_at(address):
+    """Make a bucket on the S3 server and let fsspec know where it is."""
+    wait_until_it_answers(address)
     conf["s3"] = {
         "key": "test",
         "secret": "test",
@@ -41,10 +52,6 @@ def bucket():
     }
     urllib.request.urlopen(urllib.request.Request(f"{address}/qfactory", method="PUT"))
     yield "s3://qfactory"
-    conf.clear()
-    conf.update(saved)
-    server.send_signal(signal.SIGTERM)
-    server.wait()
 
 
 def wait_until_it_answers(address):

@@ -16,7 +16,7 @@ def quick_recipe(qf: int) -> Recipe:
     """
     stage = Stage(
         name="restore",
-        steps=2_400,
+        steps=1_600,
         batch=8,
         loss="mse",
         optimizer="adam",
