@@ -18,7 +18,7 @@ from pipeline.cluster import cluster_gpus
 from pipeline.evaluate import compare, load_images
 from pipeline.export import export_network
 from pipeline.recipes import Recipe
-from pipeline.scores import Comparison
+from pipeline.scores import Comparison, MeanScore
 from pipeline.train_job import run_training
 from pipeline.training_job import Record, TrainingJob, TrainingResult
 from pipeline.weights import load_network
@@ -207,16 +207,13 @@ def register_network(
             run_id=run.run_id,
             description=reporting.model_card(recipe, version, scores),
         )
-    gate_set, comparison = next(iter(scores.items()))
-    metrics = comparison.restored.row(recipe.qf).metrics
-    gate = GateScores(
-        dataset=gate_set,
-        qf=recipe.qf,
-        psnr=metrics["psnr"],
-        ssim=metrics["ssim"],
-        psnr_b=metrics["psnr_b"],
+    comparison = next(iter(scores.values()))
+    decision = registry.promote(
+        name,
+        found.version,
+        _gate_scores(comparison.restored.row(recipe.qf)),
+        jpeg=_gate_scores(comparison.jpeg.row(recipe.qf)),
     )
-    decision = registry.promote(name, found.version, gate)
     say(f"registered {found.uri} as @{decision.alias}: {decision.reason}")
     return found, decision.alias
 
@@ -227,6 +224,16 @@ def training_name(recipe: Recipe, version: StoreVersion, initial_weights: str | 
     if initial_weights is not None:
         parts.append(hashlib.sha256(files.read_bytes(initial_weights)).hexdigest())
     return f"{recipe.name}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
+
+
+def _gate_scores(row: MeanScore) -> GateScores:
+    return GateScores(
+        dataset=row.dataset,
+        qf=row.qf,
+        psnr=row.metrics["psnr"],
+        ssim=row.metrics["ssim"],
+        psnr_b=row.metrics["psnr_b"],
+    )
 
 
 def _tags(

@@ -37,23 +37,32 @@ class Decision:
     reason: str
 
 
-def decide(new: GateScores, champion: GateScores | None, margin_db: float = MARGIN_DB) -> Decision:
+def decide(
+    new: GateScores,
+    champion: GateScores | None,
+    margin_db: float = MARGIN_DB,
+    jpeg: GateScores | None = None,
+) -> Decision:
     """Apply the gate: at least `margin_db` more PSNR than the champion, no SSIM or PSNR-B lost.
 
-    Without a champion every version passes. Scores of another dataset or quality factor cannot be
+    Without a champion, `jpeg` (the scores of the JPEGs themselves) is what a version has to beat;
+    without that too, every version passes. Scores of another dataset or quality factor cannot be
     compared and do not pass.
     """
+    holder = "the champion"
     if champion is None:
-        return Decision(alias=CHAMPION, reason="the first version with scores")
+        if jpeg is None:
+            return Decision(alias=CHAMPION, reason="the first version with scores")
+        champion, holder = jpeg, "JPEG"
     if (new.dataset, new.qf) != (champion.dataset, champion.qf):
         return Decision(
             alias=CHALLENGER,
-            reason=f"scored on {new.dataset} QF{new.qf}, the champion on {champion.dataset} "
+            reason=f"scored on {new.dataset} QF{new.qf}, {holder} on {champion.dataset} "
             f"QF{champion.qf}: score both on the same set",
         )
     gain = new.psnr - champion.psnr
     losses = [
-        f"{label} {after:.4f} is below the champion's {before:.4f}"
+        f"{label} {after:.4f} is below {holder}'s {before:.4f}"
         for label, after, before in (
             ("SSIM", new.ssim, champion.ssim),
             ("PSNR-B", new.psnr_b, champion.psnr_b),
@@ -61,10 +70,11 @@ def decide(new: GateScores, champion: GateScores | None, margin_db: float = MARG
         if after < before
     ]
     if gain < margin_db:
-        losses.insert(0, f"PSNR gain {gain:+.3f} dB is below the margin of {margin_db} dB")
+        losses.insert(0, f"PSNR gain over {holder} {gain:+.3f} dB is below {margin_db} dB")
     if losses:
         return Decision(alias=CHALLENGER, reason="; ".join(losses))
-    return Decision(alias=CHAMPION, reason=f"PSNR gain {gain:+.3f} dB on {new.dataset} QF{new.qf}")
+    told = f"PSNR gain over {holder} {gain:+.3f} dB on {new.dataset} QF{new.qf}"
+    return Decision(alias=CHAMPION, reason=told)
 
 
 def best_of(candidates: Mapping[int, GateScores], margin_db: float = MARGIN_DB) -> int:

@@ -207,7 +207,13 @@ class ModelRegistry:
                 return load_model(str(folder))
 
     def promote(
-        self, name: str, version: int, scores: GateScores, *, margin_db: float = MARGIN_DB
+        self,
+        name: str,
+        version: int,
+        scores: GateScores,
+        *,
+        margin_db: float = MARGIN_DB,
+        jpeg: GateScores | None = None,
     ) -> Decision:
         """Record a version's scores and give it the alias that `decide` says, with the reason.
 
@@ -224,7 +230,7 @@ class ModelRegistry:
                 decision = Decision(alias=CHAMPION, reason="it is the champion already")
                 self._note(name, version, scores, decision)
                 return decision
-            decision = decide(scores, scores_of(base), margin_db)
+            decision = decide(scores, scores_of(base), margin_db, jpeg)
             self._note(name, version, scores, decision, move)
             if decision.alias == CHAMPION:
                 best = self._crown(name, version, scores, move, margin_db)

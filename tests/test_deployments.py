@@ -149,9 +149,9 @@ def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model
         "the end of the study",
     )
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
-    champion = ModelRegistry(mlflow_uri(platform)).champion("qfactory-quickres-qf10")
-    assert champion is not None
-    assert champion.tags["recipe"] == "quickres-qf10"
+    (version,) = ModelRegistry(mlflow_uri(platform)).versions("qfactory-quickres-qf10")
+    assert version.tags["recipe"] == "quickres-qf10"
+    assert version.aliases in (("champion",), ("challenger",))
     keys = {artifact["key"] for artifact in api(platform, "artifacts/filter", {})}
     assert {"patch-store", "scores", "study", "mlflow-run"} <= keys
     names = {run["name"].split("-")[0] for run in api(platform, "task_runs/filter", {})}

@@ -97,6 +97,7 @@ def test_the_run_in_mlflow_tells_how_the_model_was_made(workspace, first_study):
     losses = client.get_metric_history(run.info.run_id, "loss")
     assert len(losses) > 5
     assert losses[-1].value < losses[0].value
+    assert run.inputs is not None
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.name == "bsds500:val"
     files = {f.path for f in client.list_artifacts(run.info.run_id)}

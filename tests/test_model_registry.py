@@ -238,6 +238,14 @@ def test_the_gate_asks_for_more_psnr_and_no_loss(change, alias, reason):
     assert re.search(reason, decision.reason)
 
 
+def test_a_first_version_has_to_beat_jpeg():
+    jpeg = replace(SCORES, psnr=SCORES.psnr - 0.5)
+    assert decide(SCORES, None, jpeg=jpeg).alias == "champion"
+    lost = decide(replace(SCORES, psnr=jpeg.psnr - 1), None, jpeg=jpeg)
+    assert lost.alias == "challenger"
+    assert "PSNR gain over JPEG -1.000 dB" in lost.reason
+
+
 def test_a_score_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="psnr nan"):
         replace(SCORES, psnr=float("nan"))
