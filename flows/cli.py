@@ -50,8 +50,7 @@ def main() -> None:
 
     A user's mistake is one line on stderr and exit code 2, an interruption exit code 130.
     """
-    logging.basicConfig(format="%(levelname)s %(message)s")
-    logging.getLogger().handlers[0].setLevel(logging.WARNING)  # whatever level a logger has
+    _log_to_stderr()
     try:
         prepare_environment()
         show_progress()
@@ -64,6 +63,19 @@ def main() -> None:
         if not _is_explained(error):
             raise
         _stop(str(error), USAGE_ERROR)
+
+
+def _log_to_stderr() -> None:
+    """Show warnings; not the tracebacks that Prefect logs of errors which arrive here anyway."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.addFilter(
+        lambda record: not (
+            record.name.startswith("prefect")
+            and (record.exc_info or record.name.startswith("prefect._internal"))
+        )
+    )
+    logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler])
 
 
 def _is_explained(error: Exception) -> bool:

@@ -102,7 +102,7 @@ def prepare_environment() -> None:
         "PREFECT_HOME": str(settings().root / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
     for name, value in {**QUIET, **({} if settings().prefect_api_url else embedded)}.items():
         os.environ.setdefault(name, value)

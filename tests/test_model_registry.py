@@ -224,8 +224,8 @@ def test_an_unknown_model_lists_what_there_is(registry, uri, message):
 @pytest.mark.parametrize(
     ("change", "alias", "reason"),
     [
-        ({"psnr": 28.02}, "champion", "gain [+]0.020 dB"),
-        ({"psnr": 28.005}, "challenger", "below the margin of 0.01 dB"),
+        ({"psnr": 28.02}, "champion", "champion [+]0.020 dB"),
+        ({"psnr": 28.005}, "challenger", "below 0.01 dB"),
         ({"psnr": 29.0, "ssim": 0.7999}, "challenger", "SSIM 0.7999 is below"),
         ({"psnr": 29.0, "psnr_b": 27.4}, "challenger", "PSNR-B 27.4000 is below"),
         ({"psnr": 29.0, "dataset": "live1"}, "challenger", "scored on live1 QF10"),
