@@ -20,6 +20,7 @@ app = App(
     help="Data and training pipeline for JPEG compression-artifact reduction.",
     default_parameter=Parameter(consume_multiple=True, negative=""),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 app.command(f"{FLOWS}:study", help="Build a store, train recipes, evaluate, register: it all.")
 app.command(f"{FLOWS}:train", help="Train one recipe on a store that is there, and register it.")
@@ -70,9 +71,11 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.addFilter(
-        lambda record: not (
-            record.name.startswith("prefect")
-            and (record.exc_info or record.name.startswith("prefect._internal"))
+        lambda record: (
+            not (
+                "/prefect/" in record.pathname
+                and (record.exc_info or "/_internal/" in record.pathname)
+            )
         )
     )
     logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler])
