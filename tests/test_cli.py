@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage.tracking import open_client
+from tests.processes import ray_processes
 from tests.store_images import build, image_folder
 
 QFACTORY = str(Path(sys.executable).with_name("qfactory"))
@@ -161,17 +162,3 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(qfactory, tmp_path)
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
     assert "quickres-qf10: models:/qfactory-quickres-qf10/1" in done.stdout
-
-
-def ray_processes(folder):
-    """Command lines of Ray processes that were started in this workspace."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            owned = str(folder).encode() in (process / "environ").read_bytes()
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if owned and ("raylet" in command or "gcs_server" in command or "ray::" in command):
-            found.append(command)
-    return found

@@ -16,6 +16,7 @@ import yaml
 
 from storage.model_registry import ModelRegistry
 from storage.tracking import open_client
+from tests.processes import ray_processes
 
 pytestmark = pytest.mark.slow
 
@@ -196,18 +197,8 @@ def test_a_cancelled_study_stops_its_ray_work_and_leaves_no_run_running(platform
         60,
         "the end of the MLflow runs",
     )
-    wait_until(lambda: not ray_processes(platform), 60, "the end of the Ray processes")
-
-
-def ray_processes(environment):
-    """Command lines of the Ray processes that this platform's flow runs started."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            owned = environment["QFACTORY_WORKSPACE"].encode() in (process / "environ").read_bytes()
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if owned and ("raylet" in command or "gcs_server" in command or "ray::" in command):
-            found.append(command)
-    return found
+    wait_until(
+        lambda: not ray_processes(platform["QFACTORY_WORKSPACE"]),
+        60,
+        "the end of the Ray processes",
+    )
