@@ -5,9 +5,10 @@ import re
 
 from prefect import flow
 
+from flows import reporting
 from flows.data_steps import build_version, scan_sources
 from flows.parameters import Degradation, QualityFactors, Reference, Share, Side, Stride
-from flows.runtime import ray_session
+from flows.runtime import open_tracker, ray_session
 from flows.settings import settings
 from pipeline.build_store import MAX_REJECTED_SHARE
 from pipeline.datasets import FOLDER
@@ -42,9 +43,13 @@ def build_patches(
     """
     spec = PatchSpec(side=side, stride=stride, qfs=tuple(qf), degradation=degradation)
     uri = store or default_store(dataset, spec)
-    with ray_session():
+    tracker = open_tracker()
+    with ray_session(), tracker, tracker.study("patches", run_name=dataset) as run:
         scanned = scan_sources(dataset, allow_evaluation_images)
-        return build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
+        version = build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
+        reporting.log_version(run, version)
+        reporting.link_artifact(run)
+    return version
 
 
 def default_store(dataset: str, spec: PatchSpec) -> str:

@@ -6,7 +6,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
 from flows.console import counted
-from flows.networks import JPEG, open_network
+from flows.networks import JPEG, check_network, open_network
 from flows.parameters import QualityFactors, Reference, References
 from flows.progress import progress, say
 from flows.runtime import is_transient, open_tracker
@@ -30,7 +30,7 @@ def evaluate(
         dataset: sets to score on
         qf: JPEG quality factors of the inputs
     """
-    open_network(network)  # an unknown name is refused before anything is recorded
+    check_network(network)
     tracker = open_tracker()
     with (
         tracker,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from prefect import task
@@ -9,18 +10,19 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
 from flows.console import counted
-from flows.networks import restorer_of
+from flows.networks import open_network, restorer_of
 from flows.progress import progress, say
 from flows.runtime import is_transient
 from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.cluster import cluster_gpus
-from pipeline.evaluate import compare, load_images
+from pipeline.evaluate import compare, evaluate, load_images
 from pipeline.export import export_network
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison, MeanScore
 from pipeline.train_job import run_training
 from pipeline.training_job import Record, TrainingJob, TrainingResult
+from pipeline.training_start import share_of_batch
 from pipeline.weights import load_network
 from storage import files
 from storage.model_registry import (
@@ -28,6 +30,7 @@ from storage.model_registry import (
     ModelRegistry,
     RegisteredVersion,
     RegistryError,
+    scores_of,
 )
 from storage.patch_store import StoreVersion
 from storage.tracking import TrackedRun
@@ -208,6 +211,7 @@ def register_network(
             description=reporting.model_card(recipe, version, scores),
         )
     comparison = next(iter(scores.values()))
+    rescore_champion(registry, name, comparison.restored.dataset, recipe.qf)
     decision = registry.promote(
         name,
         found.version,
@@ -218,9 +222,28 @@ def register_network(
     return found, decision.alias
 
 
+def rescore_champion(registry: ModelRegistry, name: str, dataset: str, qf: int) -> None:
+    """Score the standing champion on the gate set too, if it was promoted on another one."""
+    champion = registry.champion(name)
+    known = scores_of(champion)
+    if champion is None or (known is not None and known.dataset == dataset):
+        return
+    sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
+    result = evaluate(open_network(champion.uri), load_images(sources), dataset, [qf])
+    registry.promote(name, champion.version, _gate_scores(result.row(qf)))
+    say(f"{champion.uri} was scored on {dataset} as well, to be compared")
+
+
+def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
+    """Raise ValueError, which lists what would do, unless all batches divide among the workers."""
+    for recipe in recipes:
+        for stage in recipe.stages:
+            share_of_batch(stage.batch, workers)
+
+
 def training_name(recipe: Recipe, version: StoreVersion, initial_weights: str | None) -> str:
     """Return a name that is the same for the same training, and for no other."""
-    parts = [recipe.fingerprint, version.spec.fingerprint, version.dataset_fingerprint]
+    parts = [recipe.fingerprint, version.content]
     if initial_weights is not None:
         parts.append(hashlib.sha256(files.read_bytes(initial_weights)).hexdigest())
     return f"{recipe.name}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"

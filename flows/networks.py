@@ -33,6 +33,12 @@ def open_network(network: str) -> Restorer | None:
     )
 
 
+def check_network(network: str) -> None:
+    """Raise an error that lists what there is, unless there is such a network."""
+    if network != JPEG and (network.startswith("models:/") or not files.exists(network)):
+        ModelRegistry(settings().mlflow_uri).resolve(network)
+
+
 def restorer_of(weights: str) -> Restorer:
     """Return a function that restores luma with trained weights, on a GPU if there is one."""
     _, network = load_network(weights)

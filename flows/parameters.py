@@ -11,6 +11,7 @@ from storage.schema import Degradation
 
 __all__ = [
     "Degradation",
+    "Name",
     "QualityFactor",
     "QualityFactors",
     "RecipeName",
@@ -52,4 +53,5 @@ QualityFactor = Annotated[int, Field(ge=1, le=100, description="JPEG quality fac
 QualityFactors = Annotated[list[QualityFactor], Field(min_length=1)]
 Steps = Annotated[int, Field(ge=1, description="Optimiser steps in all; fewer for a trial")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-][\w. -]*$", description="A name")]
 Workers = Annotated[int, Field(ge=1, description="Training workers, a GPU each if there are some")]

@@ -37,6 +37,21 @@ def prefect_command() -> str:
     return f"PREFECT_HOME={settings().root / 'prefect'} prefect server start"
 
 
+def log_version(run: TrackedRun, version: StoreVersion) -> None:
+    """Record in MLflow what a build made: the dataset, the spec, and how much came out."""
+    run.log_params({"store_version": version.name, "spec": version.spec.to_json()})
+    run.log_tags({"git_commit": git_commit()})
+    run.log_metrics(
+        {
+            "patches": version.rows,
+            "images": version.images,
+            "rejected": len(version.rejected),
+            "bytes": version.bytes,
+        }
+    )
+    run.log_dataset(version.dataset, fingerprint=version.dataset_fingerprint, source=version.name)
+
+
 def log_inputs(run: TrackedRun, recipe: Recipe, version: StoreVersion) -> None:
     """Record in MLflow what a training is made from: recipe, store version, dataset, commit."""
     run.log_params(

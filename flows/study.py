@@ -1,6 +1,5 @@
 """The study flow: from images to registered networks, with a table at the end."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,16 +9,21 @@ from prefect.artifacts import create_table_artifact
 from flows import reporting
 from flows.build_patches import default_store
 from flows.data_steps import build_version, refuse_evaluation_images, scan_sources
-from flows.model_steps import TrainedModel, TrainingPlan, train_and_register
-from flows.parameters import RecipeNames, Reference, References, Steps, Workers
+from flows.model_steps import (
+    TrainedModel,
+    TrainingPlan,
+    check_batches,
+    train_and_register,
+    training_name,
+)
+from flows.parameters import Name, RecipeNames, Reference, References, Steps, Workers
 from flows.progress import say
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.build_store import MAX_REJECTED_SHARE
 from pipeline.recipes import Recipe, get_recipe
-from pipeline.sources import ScannedImage
-from storage import files
+from pipeline.sources import ScannedImage, scan_images
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
 
@@ -42,7 +46,7 @@ def study(
     recipes: RecipeNames = ["quickres-qf10"],  # noqa: B006 - pydantic copies it
     steps: Steps | None = None,
     evaluate_on: References | None = None,
-    name: str = "study",
+    name: Name = "study",
     store: str | None = None,
     workers: Workers | None = None,
     fresh: bool = False,
@@ -68,6 +72,7 @@ def study(
         workers=workers or settings().workers,
         fresh=fresh,
     )
+    check_batches(ordered, plan.workers)
     evaluated = hashes_of(plan.evaluate_on)
     with ray_session():
         scanned = scan_sources(dataset, allow_evaluation_images)
@@ -85,7 +90,8 @@ def study(
             for recipe in ordered:
                 version = versions[recipe.patches]
                 start = models[recipe.init_from.recipe].weights if recipe.init_from else None
-                with parent.run(recipe.name) as run:
+                key = training_name(recipe, version, start)
+                with parent.run(recipe.name, key=key) as run:
                     models[recipe.name] = train_and_register(recipe, version, run, plan, start)
                     reporting.link_artifact(run)
         return finished(name, tuple(models.values()), tracker.unrecorded)
@@ -118,9 +124,10 @@ def hashes_of(sets: Sequence[str]) -> dict[str, str]:
     """Return SHA-256 -> name of every image of the sets. Raises if a set is not there."""
     root = settings().datasets_root
     return {
-        hashlib.sha256(files.read_bytes(image.uri)).hexdigest(): f"{reference}/{image.name}"
+        image.sha256: f"{reference}/{image.name}"
         for reference in sets
-        for image in datasets.list_images(reference, root=root, purpose="evaluate")
+        for image in scan_images(datasets.list_images(reference, root=root, purpose="evaluate"))
+        if image.sha256
     }
 
 

@@ -5,14 +5,24 @@ from prefect import flow
 from flows import reporting
 from flows.build_patches import default_store
 from flows.data_steps import refuse_evaluation_images
-from flows.model_steps import TrainedModel, TrainingPlan, train_and_register
+from flows.model_steps import (
+    TrainedModel,
+    TrainingPlan,
+    check_batches,
+    train_and_register,
+    training_name,
+)
 from flows.parameters import RecipeName, Reference, References, Steps, Workers
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.study import default_sets, finished, hashes_of
 from pipeline.recipes import Recipe, get_recipe
+from pipeline.training_start import check_store
+from pipeline.weights import load_weights
+from storage import files
 from storage.model_registry import ModelRegistry
-from storage.patch_store import open_store
+from storage.patch_store import build_command, open_store
+from storage.schema import StoreError
 from storage.shard_writer import source_hashes
 
 
@@ -44,7 +54,12 @@ def train(
     """
     chosen = get_recipe(recipe) if steps is None else get_recipe(recipe).with_steps(steps)
     uri = store or default_store(dataset, chosen.patches)
-    version = open_store(uri, spec=chosen.patches)
+    if not files.exists(files.join(uri, "CURRENT")):
+        raise StoreError(
+            f"{uri}: there is no patch store; {build_command(uri, chosen.patches, dataset)}"
+        )
+    version = open_store(uri)
+    check_store(chosen, version)
     plan = TrainingPlan(
         evaluate_on=tuple(evaluate_on or default_sets(version.dataset)),
         workers=workers or settings().workers,
@@ -56,13 +71,16 @@ def train(
         evaluated=hashes_of(plan.evaluate_on),
         allowed=allow_evaluation_images,
     )
+    check_batches([chosen], plan.workers)
     start = initial_weights or registered_weights(chosen)
+    if start is not None:
+        load_weights(start)  # a missing or damaged file is refused before anything runs
     tracker = open_tracker()
     with (
         ray_session(),
         tracker,
         tracker.study("train", run_name=recipe, tags={"git_commit": git_commit()}) as parent,
-        parent.run(recipe) as run,
+        parent.run(recipe, key=training_name(chosen, version, start)) as run,
     ):
         model = train_and_register(chosen, version, run, plan, start)
         reporting.link_artifact(run)

@@ -219,7 +219,10 @@ def _check_rejects(
 
 
 def _read_unchanged(image: ScannedImage) -> bytes:
-    data = files.read_bytes(image.uri)
+    try:
+        data = files.read_bytes(image.uri)
+    except FileNotFoundError:
+        data = b""
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise StoreError(f"{image.name} changed while the store was built; run the build again")
     return data

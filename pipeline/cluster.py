@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+ITEM_LENGTH = 600
+
+
+class ClusterError(Exception):
+    """The cluster cannot do a piece of work; the message names it."""
 
 
 def connect(address: str | None, *, cpus: int | None = None) -> None:
@@ -69,21 +73,28 @@ def ray_map(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     )
     shared = ray.put(function)
     waiting = iter(items)
-    running: list[ray.ObjectRef] = []
+    running: dict[ray.ObjectRef, T] = {}
     in_flight = 2 * cluster_cpus() + 2
     try:
         while True:
             for item in waiting:
-                running.append(task.remote(shared, item))
+                running[task.remote(shared, item)] = item
                 if len(running) >= in_flight:
                     break
             if not running:
                 return
-            done, running = ray.wait(running)
+            (done, *_), _ = ray.wait(list(running))
+            item = running.pop(done)
             try:
-                yield ray.get(done[0])
+                result = ray.get(done)
             except RayTaskError as error:
                 raise error.cause from error
+            except RayError as error:
+                raise ClusterError(
+                    f"Ray lost the worker of one task again and again ({type(error).__name__}): "
+                    f"{str(item)[:ITEM_LENGTH]}"
+                ) from error
+            yield result
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

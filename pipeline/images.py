@@ -4,7 +4,7 @@
 |---|---|
 | formats | JPEG (also MPO), PNG, BMP, TIFF and WebP, told by content, never by the file's name |
 | empty, not an image, truncated, damaged | rejected |
-| more than `max_pixels` | rejected before anything is decoded |
+| more than `max_pixels`, a side that no JPEG can have | rejected before anything is decoded |
 | animated or several pages | rejected; of an MPO the first picture is used, it is the photograph |
 | 16-bit, 32-bit or floating-point samples | rejected: scaling to 8 bits is the owner's decision |
 | CMYK, Lab and other colour models | rejected: they need a colour profile to become RGB |
@@ -21,6 +21,8 @@ import zlib
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from pipeline.jpeg import MAX_SIDE
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 80_000_000  # below the 89 Mpx from which Pillow warns of a decompression bomb
@@ -108,6 +110,8 @@ def _check_header(image: ImageFile.ImageFile, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageRejected(f"too large: {width}x{height} is more than {max_pixels} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise ImageRejected(f"too large: {width}x{height}, and a JPEG's sides end at {MAX_SIDE}")
     if image.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in image.tile):
         raise ImageRejected(f"more than 8 bits: mode {image.mode}, convert it to 8 bits a sample")
     try:

@@ -26,7 +26,7 @@ from storage.patch_store import open_store
 from storage.schema import StoreError
 
 POLL_S = 0.25
-END_S = 20.0
+END_S = 8.0
 GPU_WORKER_THREADS = 4
 FINAL_ERRORS = (StoreError, CheckpointError, TrainingError, ValueError)  # a retry would not help
 

@@ -68,6 +68,7 @@ class Training:
     ) -> None:
         self.job, self.recipe, self.store, self.world = job, job.recipe, store, world
         self.on_record = on_record
+        self.weights = files.join(job.checkpoints, WEIGHTS)
         self.cuda = world.device.type == "cuda"
         self.identity = job_identity(job, store)
         self.network = initial_network(job)
@@ -95,11 +96,10 @@ class Training:
         for index, stage, first, end in stage_spans(self.recipe):
             if self.step < end and not self.stopped:
                 self._run_stage(index, stage, first, end)
-        weights = files.join(self.job.checkpoints, WEIGHTS)
         if self.world.rank == 0:
-            save_weights(weights, self.network, self.recipe, self.step)
+            self._save_weights()
         return TrainingResult(
-            weights=weights,
+            weights=self.weights,
             steps=self.step,
             seconds=self._seconds(),
             history=tuple(self.history),
@@ -181,6 +181,10 @@ class Training:
         if self.world.rank == 0:
             self.on_record(record)
 
+    def _save_weights(self) -> None:
+        """Publish the weights beside the checkpoints, to be scored at any time."""
+        save_weights(self.weights, self.network, self.recipe, self.step)
+
     def _save(self) -> None:
         model = self.network.state_dict()
         if not all(bool(value.isfinite().all()) for value in model.values()):
@@ -193,6 +197,7 @@ class Training:
         }
         tensors = {"model": model, "optimizer": optimizer_tensors(self.optimizer)}
         save_checkpoint(self.job.checkpoints, self.step, tensors, state)
+        self._save_weights()
         prune_checkpoints(self.job.checkpoints)
         self.saved_at = time.monotonic()
 

@@ -77,11 +77,10 @@ def check_store(recipe: Recipe, store: StoreVersion) -> None:
 
 def job_identity(job: TrainingJob, store: StoreVersion) -> dict[str, str]:
     """Return what decides the weights; a checkpoint of another identity is not resumed."""
-    content = hashlib.sha256("".join(shard.sha256 for shard in store.shards).encode())
     start = files.read_bytes(job.initial_weights) if job.initial_weights else b""
     return {
         "recipe": f"{job.recipe.name} ({job.recipe.fingerprint[:12]})",
-        "store": f"{content.hexdigest()[:12]} of {store.dataset}",
+        "store": store.content[:12],
         "initial weights": hashlib.sha256(start).hexdigest()[:12] if start else "none",
     }
 

@@ -60,7 +60,7 @@ def load_weights(uri: str) -> tuple[Origin, Mapping[str, Tensor]]:
         if note.pop("sha256") != _tensor_digest(content):
             raise ValueError("its SHA-256 is not the recorded one")
         return Origin(**note), tensors
-    except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{uri} is missing, damaged or not weights of a qfactory training ({error!r}); "
             "train its recipe again"

@@ -7,10 +7,11 @@ renamed; object stores show an object only when its upload is complete.
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -19,6 +20,24 @@ from fsspec.spec import AbstractFileSystem
 from storage.schema import StoreError
 
 TEMPORARY = ".tmp-"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _explain_remote(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn what an object store's client raises into ConnectionError, which is worth a retry."""
+
+    @wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return function(*arguments, **options)
+        except (OSError, StoreError):
+            raise
+        except Exception as error:
+            raise ConnectionError(f"{arguments[0]}: {error}") from error
+
+    return call
 
 
 def resolve(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -37,12 +56,14 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
+@_explain_remote
 def exists(uri: str) -> bool:
     """Tell whether a file or a folder is there."""
     fs, path = resolve(uri)
     return fs.exists(path)
 
 
+@_explain_remote
 def size_of(uri: str) -> int | None:
     """Return a file's size in bytes, None if it is not there."""
     fs, path = resolve(uri)
@@ -52,21 +73,24 @@ def size_of(uri: str) -> int | None:
         return None
 
 
+@_explain_remote
 def list_names(uri: str) -> list[str]:
     """Return the names of what lies in a folder, sorted; empty if there is no such folder."""
     fs, path = resolve(uri)
     try:
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(path, detail=False))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
+@_explain_remote
 def modified_at(uri: str) -> float:
     """Return when a file was last written, in seconds since 1970."""
     fs, path = resolve(uri)
     return fs.modified(path).timestamp()
 
 
+@_explain_remote
 def read_bytes(uri: str) -> bytes:
     """Return the whole content of a file. Raises FileNotFoundError."""
     fs, path = resolve(uri)
@@ -74,6 +98,7 @@ def read_bytes(uri: str) -> bytes:
         return cast(bytes, file.read())
 
 
+@_explain_remote
 def delete(uri: str) -> None:
     """Delete a file or a folder; nothing happens if it is not there."""
     fs, path = resolve(uri)
@@ -87,6 +112,7 @@ def write_bytes(uri: str, content: bytes) -> None:
         file.write(content)
 
 
+@_explain_remote
 def create_bytes(uri: str, content: bytes) -> bool:
     """Publish a file atomically unless one is there already; tell whether it was published.
 

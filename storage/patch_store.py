@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from shlex import quote
 
 import numpy as np
 import pyarrow as pa
@@ -78,6 +79,11 @@ class StoreVersion:
         """Source images that gave patches."""
         return sum(shard.images for shard in self.shards)
 
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 over the shards' own: equal for equal patches in equal order."""
+        return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+
     @property
     def name(self) -> str:
         """What identifies the version elsewhere: the store's URI and its number."""
@@ -100,8 +106,8 @@ def build_command(uri: str, spec: PatchSpec, dataset: str) -> str:
     """Return the command line that builds a store of this spec."""
     qfs = " ".join(str(qf) for qf in spec.qfs)
     return (
-        f"qfactory patches build --dataset {dataset} --side {spec.side} --stride {spec.stride} "
-        f"--qf {qfs} --degradation {spec.degradation} --store {uri}"
+        f"qfactory patches build --dataset {quote(dataset)} --side {spec.side} "
+        f"--stride {spec.stride} --qf {qfs} --degradation {spec.degradation} --store {quote(uri)}"
     )
 
 
@@ -158,8 +164,17 @@ def publish(version: StoreVersion) -> StoreVersion:
         numbered = replace(version, number=number)
         target = files.join(version.uri, "versions", f"{number}.json")
         if files.create_bytes(target, _to_json(numbered).encode()):
-            files.write_bytes(files.join(version.uri, "CURRENT"), f"{number}\n".encode())
+            _make_current(version.uri)
             return numbered
+
+
+def _make_current(uri: str) -> None:
+    """Point CURRENT at the newest version, also when another build publishes at this moment."""
+    while True:
+        newest = version_numbers(uri)[-1]
+        files.write_bytes(files.join(uri, "CURRENT"), f"{newest}\n".encode())
+        if version_numbers(uri)[-1] == newest:
+            return
 
 
 def open_shard(store: StoreVersion, shard: ShardEntry) -> pq.ParquetFile:
@@ -222,7 +237,7 @@ def _pixels(column: pa.ChunkedArray, side: int) -> np.ndarray:
 def _current_number(uri: str) -> int:
     try:
         return int(files.read_bytes(files.join(uri, "CURRENT")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if files.list_names(files.join(uri, "shards")):
             raise StoreError(
                 f"{uri}: its build is unfinished; run the same `qfactory patches build` again, "

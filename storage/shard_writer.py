@@ -127,11 +127,14 @@ def open_shard_writer(
 
 
 def describe_shard(store_uri: str, key: str) -> ShardEntry | None:
-    """Read a shard's entry back from the file itself; None if it is missing or damaged."""
+    """Read a shard's entry back from the whole file; None if it is missing or damaged."""
     uri = shard_uri(store_uri, key)
     try:
         content = files.read_bytes(uri)
-        footer = pq.read_metadata(pa.BufferReader(content))
+        parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        for row_group in range(parquet.num_row_groups):
+            parquet.read_row_group(row_group)
+        footer = parquet.metadata
         notes = footer.metadata
         rejected = json.loads(notes[REJECTED.encode()])
         images = int(notes[IMAGES.encode()])

@@ -17,7 +17,7 @@ from storage.patch_store import (
     shard_is_whole,
     version_numbers,
 )
-from storage.schema import pixel_columns
+from storage.schema import StoreError, pixel_columns
 
 GRACE_S = 3600.0
 
@@ -54,8 +54,9 @@ def sample_rows(store: StoreVersion, count: int, seed: int = 0) -> list[dict[str
 def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = False) -> Removed:
     """Keep the current version and the `keep - 1` before it; remove the others and their shards.
 
-    Files that no version at all names (a build under way or interrupted) go only when they are
-    older than `grace_s` seconds. `dry_run` only counts.
+    Files that no version at all names (a build under way or interrupted), and those of dropped
+    versions whose files are damaged, go only when they are older than `grace_s` seconds. `dry_run`
+    only counts.
     """
     if keep < 1:
         raise ValueError(f"keep {keep}: at least the current version stays, give 1 or more")
@@ -64,7 +65,7 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     older = [number for number in numbers if number < current]
     dropped = tuple(older[: max(0, len(older) - keep + 1)])
     kept_names = _shard_names(uri, [number for number in numbers if number not in dropped])
-    named = kept_names | _shard_names(uri, dropped)
+    named = kept_names | _shard_names(uri, [n for n in dropped if _readable(uri, n)])
     doomed = [files.join(uri, "versions", f"{number}.json") for number in dropped]
     for folder in ("versions", "shards"):
         for name in files.list_names(files.join(uri, folder)):
@@ -79,10 +80,18 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     return Removed(versions=dropped, files=len(doomed), bytes=size)
 
 
-def _shard_names(uri: str, numbers: list[int] | tuple[int, ...]) -> set[str]:
+def _shard_names(uri: str, numbers: list[int]) -> set[str]:
     return {
         f"{shard.key}.parquet" for number in numbers for shard in open_store(uri, number).shards
     }
+
+
+def _readable(uri: str, number: int) -> bool:
+    try:
+        open_store(uri, number)
+    except StoreError:
+        return False
+    return True
 
 
 def _age_s(path: str) -> float:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -133,6 +134,40 @@ def test_the_repair_command_that_is_printed_repairs(qfactory, tmp_path):
     done = qfactory(*command.removeprefix("repair: qfactory ").split())
     assert done.returncode == 0, done.stderr
     assert "are whole" in qfactory("patches", "verify", stores / "clouds").stdout
+
+
+@pytest.mark.slow
+def test_a_transfer_trains_the_recipe_it_starts_from_first(qfactory, tmp_path):
+    done = qfactory("study", "--recipes", "arcnn-qf10", "--steps", 4)
+    assert done.returncode == 0, done.stderr
+    order = [line for line in done.stderr.splitlines() if line.startswith("trained ")]
+    assert [line.split()[1] for line in order] == ["arcnn-qf20:", "arcnn-qf10:"]
+    shown = qfactory("evaluate", "qfactory-arcnn-qf10@challenger", "--dataset", "sample",
+                     "--qf", 10, "--json")  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    alone = qfactory("train", "arcnn-qf10", "--steps", 2)
+    assert alone.returncode == 0, alone.stderr
+    assert "models:/qfactory-arcnn-qf10/2" in alone.stdout
+    refused = qfactory("train", "arcnn-qf10", "--initial-weights", tmp_path / "nothing")
+    assert refused.returncode == 2
+    assert "nothing is missing" in refused.stderr
+
+
+@pytest.mark.slow
+def test_without_its_tracking_server_a_study_trains_and_says_what_was_not_recorded(
+    qfactory, tmp_path
+):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        away = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    done = qfactory("study", "--steps", 20, MLFLOW_TRACKING_URI=away)
+    assert done.returncode == 0, done.stderr
+    assert "quickres-qf10: not registered, 20 steps" in done.stdout
+    assert "WARNING not recorded in MLflow: start of run" in done.stdout
+    (weights,) = (tmp_path / "workspace" / "checkpoints").glob("*/weights.safetensors")
+    assert str(weights) in done.stdout
+    scored = qfactory("evaluate", weights.parent, "--dataset", "sample", "--qf", 10, "--json")
+    assert json.loads(scored.stdout)[0]["images"] == 3
 
 
 @pytest.mark.slow

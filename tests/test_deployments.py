@@ -120,6 +120,16 @@ def newest_run(environment, flow):
     return api(environment, "flow_runs/filter", body)[0]
 
 
+def end_of(environment, flow):
+    """Wait for the newest run of a flow to end, and return it."""
+    ends = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    return wait_until(
+        lambda: (run := newest_run(environment, flow))["state_type"] in ends and run,
+        240,
+        f"the end of {flow}",
+    )
+
+
 def mlflow_uri(environment):
     return f"sqlite:///{environment['QFACTORY_WORKSPACE']}/mlflow.db"
 
@@ -140,15 +150,7 @@ def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model
         platform, "deployment", "run", "study/default",
         "-p", "dataset=sample", "-p", f"steps={STEPS}", "-p", 'recipes=["quickres-qf10"]',
     )  # fmt: skip
-    ended = wait_until(
-        lambda: (
-            (run := newest_run(platform, "study"))["state_type"]
-            in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-            and run
-        ),
-        240,
-        "the end of the study",
-    )
+    ended = end_of(platform, "study")
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
     (version,) = ModelRegistry(mlflow_uri(platform)).versions("qfactory-quickres-qf10")
     assert version.tags["recipe"] == "quickres-qf10"
@@ -157,6 +159,21 @@ def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model
     assert {"patch-store", "scores", "study", "mlflow-run"} <= keys
     names = {run["name"].split("-")[0] for run in api(platform, "task_runs/filter", {})}
     assert any(name.startswith("train quickres") for name in names)
+
+
+def test_the_other_deployments_complete_with_a_link_to_mlflow(platform):
+    runs = {
+        "build-patches": ["dataset=sample", "side=64", "stride=32", "degradation=image"],
+        "train": ["recipe=quickres-qf10", "dataset=sample", f"steps={STEPS + 1}"],
+        "evaluate": ["network=qfactory-quickres-qf10@challenger", 'dataset=["sample"]', "qf=[10]"],
+    }
+    for flow, parameters in runs.items():
+        options = [word for parameter in parameters for word in ("-p", parameter)]
+        prefect(platform, "deployment", "run", f"{flow}/default", *options)
+        ended = end_of(platform, flow)
+        assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+        body = {"flow_runs": {"id": {"any_": [ended["id"]]}}}
+        assert "mlflow-run" in {a["key"] for a in api(platform, "artifacts/filter", body)}
 
 
 def test_a_bad_parameter_is_refused_before_anything_runs(platform):

@@ -206,3 +206,9 @@ def test_random_damage_gives_an_image_or_a_reason_never_another_error(file_forma
             damaged[position] = rng.integers(0, 256)
         with contextlib.suppress(ImageRejected):
             assert read_luma(bytes(damaged), "damaged").dtype == np.uint8
+
+
+def test_a_side_that_no_jpeg_can_have_is_rejected():
+    long = saved(Image.fromarray(np.zeros((8, 65_501), np.uint8)), "PNG")
+    with pytest.raises(ImageRejected, match="too large: 65501x8"):
+        read_luma(long, "long")
