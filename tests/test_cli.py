@@ -142,9 +142,6 @@ def test_a_transfer_trains_the_recipe_it_starts_from_first(qfactory, tmp_path):
     assert done.returncode == 0, done.stderr
     order = [line for line in done.stderr.splitlines() if line.startswith("trained ")]
     assert [line.split()[1] for line in order] == ["arcnn-qf20:", "arcnn-qf10:"]
-    shown = qfactory("evaluate", "qfactory-arcnn-qf10@challenger", "--dataset", "sample",
-                     "--qf", 10, "--json")  # fmt: skip
-    assert shown.returncode == 0, shown.stderr
     alone = qfactory("train", "arcnn-qf10", "--steps", 2)
     assert alone.returncode == 0, alone.stderr
     assert "models:/qfactory-arcnn-qf10/2" in alone.stdout
@@ -172,10 +169,11 @@ def test_without_its_tracking_server_a_study_trains_and_says_what_was_not_record
 
 @pytest.mark.slow
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(qfactory, tmp_path):
-    study = ("study", "--steps", "150", "--name", "interrupted")
+    study = ("study", "--steps", "300", "--name", "interrupted")
     process = subprocess.Popen(
         [QFACTORY, *study],
         cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may ignore it
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:

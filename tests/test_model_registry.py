@@ -319,7 +319,7 @@ def test_a_late_move_of_a_worse_rival_is_taken_back(registry):
         client.set_model_version_tag(name, "1", f"gate.{key}", value)
     decision = opened.promote(name, 2, SCORES)
     assert decision.alias == "challenger"
-    assert "PSNR gain -2.000 dB" in decision.reason
+    assert "PSNR gain over the champion -2.000 dB" in decision.reason
     assert opened.resolve(name).version == 1
 
 
