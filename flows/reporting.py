@@ -1,10 +1,12 @@
 """What people read afterwards: MLflow parameters and files, Prefect tables, pictures, cards."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
+from shutil import which
 from tempfile import TemporaryDirectory
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -27,14 +29,14 @@ def mlflow_command() -> str:
     """Return the command that opens MLflow's pages."""
     if settings().tracking_uri:
         return f"open {settings().mlflow_uri}"
-    return f"mlflow ui --backend-store-uri {settings().mlflow_uri}"
+    return f"{_tool('mlflow')} ui --backend-store-uri {settings().mlflow_uri}"
 
 
 def prefect_command() -> str:
     """Return the command that opens Prefect's pages."""
     if settings().prefect_api_url:
         return f"open {settings().prefect_api_url}".removesuffix("/api")
-    return f"PREFECT_HOME={settings().root / 'prefect'} prefect server start"
+    return f"PREFECT_HOME={settings().root / 'prefect'} {_tool('prefect')} server start"
 
 
 def log_version(run: TrackedRun, version: StoreVersion) -> None:
@@ -194,6 +196,12 @@ def model_card(recipe: Recipe, version: StoreVersion, scores: Mapping[str, Compa
 def label_of(dataset: str) -> str:
     """Return a dataset reference as a part of metric and file names."""
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in dataset)
+
+
+def _tool(name: str) -> str:
+    """Return how to call a tool of this environment: by name where the shell finds it."""
+    ours = Path(sys.executable).with_name(name)
+    return name if which(name) == str(ours) else str(ours)
 
 
 def _rounded(values: Mapping[str, float]) -> Row:
