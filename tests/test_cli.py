@@ -15,6 +15,8 @@ from storage.tracking import open_client
 from tests.processes import ray_processes
 from tests.store_images import build, image_folder
 
+pytestmark = pytest.mark.slow
+
 QFACTORY = str(Path(sys.executable).with_name("qfactory"))
 
 
@@ -58,7 +60,6 @@ def test_a_mistake_is_one_line_that_names_the_way_out(qfactory, command, told):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "told"),
     [
@@ -122,7 +123,6 @@ def test_a_store_is_listed_inspected_verified_and_cleaned(qfactory, tmp_path):
     assert "removed 0 files" in qfactory("patches", "gc", stores / "clouds").stdout
 
 
-@pytest.mark.slow
 def test_the_repair_command_that_is_printed_repairs(qfactory, tmp_path):
     stores = tmp_path / "workspace" / "stores"
     photos = image_folder(tmp_path / "photos", 6)
@@ -136,7 +136,6 @@ def test_the_repair_command_that_is_printed_repairs(qfactory, tmp_path):
     assert "are whole" in qfactory("patches", "verify", stores / "clouds").stdout
 
 
-@pytest.mark.slow
 def test_a_transfer_trains_the_recipe_it_starts_from_first(qfactory, tmp_path):
     done = qfactory("study", "--recipes", "arcnn-qf10", "--steps", 4)
     assert done.returncode == 0, done.stderr
@@ -150,7 +149,6 @@ def test_a_transfer_trains_the_recipe_it_starts_from_first(qfactory, tmp_path):
     assert "nothing is missing" in refused.stderr
 
 
-@pytest.mark.slow
 def test_without_its_tracking_server_a_study_trains_and_says_what_was_not_recorded(
     qfactory, tmp_path
 ):
@@ -167,7 +165,6 @@ def test_without_its_tracking_server_a_study_trains_and_says_what_was_not_record
     assert json.loads(scored.stdout)[0]["images"] == 3
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(qfactory, tmp_path):
     study = ("study", "--steps", "300", "--name", "interrupted")
     process = subprocess.Popen(

@@ -257,6 +257,7 @@ def test_candidates_meet_the_gate_in_version_order():
     assert best_of({3: SCORES, 2: much_better, 1: better}) == 2
 
 
+@pytest.mark.slow
 def test_promotion_moves_the_champion_only_for_the_better(registry):
     opened, _ = registry
     name = "qfactory-promoted"
@@ -277,6 +278,7 @@ def test_promotion_moves_the_champion_only_for_the_better(registry):
     )
 
 
+@pytest.mark.slow
 def test_a_champion_set_by_hand_is_what_the_next_version_is_compared_with(registry):
     opened, _ = registry
     name = "qfactory-rolled-back"
@@ -290,6 +292,7 @@ def test_a_champion_set_by_hand_is_what_the_next_version_is_compared_with(regist
     assert opened.resolve(name).version == 3
 
 
+@pytest.mark.slow
 def test_promotions_at_the_same_time_leave_the_best_as_the_one_champion(registry):
     opened, _ = registry
     name = "qfactory-contended"

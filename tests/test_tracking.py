@@ -236,6 +236,7 @@ def test_what_could_not_be_recorded_is_kept_in_a_file(tmp_path):
     assert kept["run study: file picture.png"] == {"path": "picture.png", "base64": "AP8="}
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_holds_up_nothing():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
