@@ -36,8 +36,8 @@ def connect(address: str | None, *, cpus: int | None = None) -> None:
     except (ConnectionError, RuntimeError) as error:
         where = address or "this machine"
         raise ConnectionError(
-            f"no Ray cluster at {where}: {error}. Start one with `ray start --head`, or unset "
-            "RAY_ADDRESS for a local one"
+            f"no Ray cluster at {where}: {error}. Start one with `ray start --head`, give its "
+            "token in RAY_AUTH_TOKEN_PATH, or unset RAY_ADDRESS for a local one"
         ) from error
 
 
