@@ -35,7 +35,8 @@ def build_patches(
         side: height and width of a patch, in pixels
         stride: distance between patches, in pixels
         qf: JPEG quality factors, a column each
-        degradation: `image` compresses the image and cuts it, `patch` the other way round
+        degradation: `image` compresses the image and cuts it, `patch` the other way round,
+            `rescaled` makes the image smaller first
         store: URI of the store; by default one is named after the dataset and the spec
         repair: read every shard again and rewrite the damaged ones
         max_rejected_share: share of unusable images above which the build fails

@@ -13,6 +13,7 @@ from flows.settings import prepare_environment
 # Commands are named as "module:function" and imported when they are called: Prefect, Ray, MLflow
 # and torch together take seconds, and Prefect reads the environment when it is imported.
 FLOWS, PATCHES, DATASETS = "flows.cli_flows", "flows.cli_patches", "flows.cli_datasets"
+RECIPES = "flows.cli_recipes"
 USAGE_ERROR = 2
 
 app = App(
@@ -41,9 +42,17 @@ datasets.command(f"{DATASETS}:verify", help="Compare a dataset's files with the 
 app.command(datasets)
 
 recipes = App(name="recipes", help="The recipes that networks are trained by.")
-recipes.command(f"{DATASETS}:list_recipes", name="list", help="List the recipes.")
-recipes.command(f"{DATASETS}:show_recipe", name="show", help="Print a recipe's settings as JSON.")
+recipes.command(f"{RECIPES}:list_recipes", name="list", help="List the recipes, or some of them.")
+recipes.command(f"{RECIPES}:show_recipe", name="show", help="Print a recipe's settings as JSON.")
+recipes.command(f"{RECIPES}:graph", help="Show which recipes start from which others' weights.")
 app.command(recipes)
+
+models = App(name="models", help="The networks: what each costs.")
+models.command(
+    "flows.cli_models:complexity",
+    help="Parameters, memory, multiply-adds, receptive field of every network.",
+)
+app.command(models)
 
 
 def main() -> None:

@@ -1,8 +1,6 @@
-"""Commands about datasets and recipes: no Prefect, no Ray."""
+"""Commands about datasets: no Prefect, no Ray."""
 
-import json
 import sys
-from dataclasses import asdict
 
 from flows.console import out, show_table, shown
 from flows.settings import settings
@@ -10,7 +8,6 @@ from pipeline import verify as verification
 from pipeline.datasets import DATASETS, DatasetError, list_images
 from pipeline.fetch import FetchProgress
 from pipeline.fetch import fetch as fetch_files
-from pipeline.recipes import RECIPES, get_recipe
 
 
 def list_datasets() -> None:
@@ -65,29 +62,3 @@ def verify(name: str) -> None:
             out.print(f"{what}: {path}", markup=False)
     if not report.ok:
         sys.exit(1)
-
-
-def list_recipes() -> None:
-    """List the recipes."""
-    show_table(
-        [
-            {
-                "recipe": recipe.name,
-                "network": recipe.architecture,
-                "QF": recipe.qf,
-                "steps": recipe.steps,
-                "patches": f"{recipe.patches.side} px, stride {recipe.patches.stride}",
-                "starts from": recipe.init_from.recipe if recipe.init_from else "",
-            }
-            for recipe in RECIPES.values()
-        ]
-    )
-
-
-def show_recipe(name: str) -> None:
-    """Print every setting of a recipe as JSON.
-
-    Args:
-        name: the recipe
-    """
-    out.print_json(json.dumps(asdict(get_recipe(name))))

@@ -4,10 +4,12 @@ import json as jsonlib
 import sys
 
 from flows.console import counted, show_table, shown
-from flows.networks import JPEG, open_network
+from flows.networks import open_network
 from flows.parameters import QualityFactors, References
+from flows.score_tables import result_rows
 from flows.settings import settings
-from pipeline import datasets
+from pipeline import datasets, published
+from pipeline.degrade import STANDARD, Protocol
 from pipeline.evaluate import evaluate as evaluate_images
 from pipeline.evaluate import load_images
 from pipeline.scores import EvaluationResult, write_csv
@@ -18,6 +20,7 @@ def evaluate(
     *,
     dataset: References,
     qf: QualityFactors,
+    degradation: Protocol = STANDARD,
     json: bool = False,
     csv: str | None = None,
 ) -> None:
@@ -27,22 +30,33 @@ def evaluate(
         network: `jpeg`, models:/NAME@ALIAS, NAME (its champion), or a checkpoint's path or URI
         dataset: sets to score on
         qf: JPEG quality factors of the inputs
-        json: print one JSON array of rows and nothing else
+        degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
+        json: print one JSON array of rows and nothing else; `published` in a row lists what papers
+            print of the same network
         csv: file for every image's values and the means
     """
-    restorer = open_network(network)
+    opened = open_network(network)
     results: list[EvaluationResult] = []
     for reference in dataset:
         root = settings().datasets_root
         sources = datasets.list_images(reference, root=root, purpose="evaluate")
         with shown(f"evaluate on {reference}") as update:
             images = counted(load_images(sources), len(sources), update)
-            results.append(evaluate_images(restorer, images, reference, qf))
-    rows = [row for result in results for row in result.as_json_rows()]
+            results.append(evaluate_images(opened.restorer, images, reference, qf, degradation))
     if csv is not None:
         write_csv(results, csv)
     if json:
-        jsonlib.dump(rows, sys.stdout, indent=1)
+        answer = [
+            {**row.as_json_row(), "published": published.json_rows(opened.architecture, row)}
+            for result in results
+            for row in result.rows
+        ]
+        jsonlib.dump(answer, sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        show_table(rows, "JPEG itself" if network == JPEG else network)
+        lines = [
+            line
+            for result in results
+            for line in result_rows(opened.label, result, opened.architecture)
+        ]
+        show_table(lines, "JPEG itself" if opened.restorer is None else network)

@@ -1,6 +1,7 @@
 """Commands that run flows: they take the flow's own parameters, and show what came out."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import wraps
 from typing import Any, cast
 
@@ -8,8 +9,10 @@ from flows import reporting
 from flows.build_patches import build_patches
 from flows.console import out, show_table
 from flows.model_steps import TrainedModel
-from flows.study import StudyResult
+from flows.score_tables import Row
 from flows.study import study as study_flow
+from flows.study_results import StudyError, StudyResult, rows_of
+from flows.train import TrainingSlice
 from flows.train import train as train_flow
 from storage.patch_store import StoreVersion
 
@@ -24,30 +27,39 @@ def build(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's
 @wraps(study_flow.fn)
 def study(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and show the table, the pictures, and where to look further."""
-    result = cast(StudyResult, study_flow(*arguments, **options))
-    _show(result.models, result.rows, result.notes)
+    try:
+        _show_study(cast(StudyResult, study_flow(*arguments, **options)))
+    except StudyError as error:
+        if error.result is not None:
+            _show_study(error.result)
+        raise
 
 
 @wraps(train_flow.fn)
 def train(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and show what came out."""
-    model = cast(TrainedModel, train_flow(*arguments, **options))
-    rows = [
-        row
-        for comparison in model.scores.values()
-        for row in reporting.score_rows(model.recipe, comparison)
-    ]
-    _show([model], rows, [model.note] if model.note else [])
+    made = cast(TrainedModel | TrainingSlice, train_flow(*arguments, **options))
+    if isinstance(made, TrainingSlice):
+        out.print(made)
+        return
+    _show([made], rows_of(made), [made.note] if made.note else [])
 
 
-def _show(
-    models: Sequence[TrainedModel], rows: Sequence[reporting.Row], notes_: Sequence[str]
-) -> None:
+def _show_study(result: StudyResult) -> None:
+    _show(result.models, result.rows, result.notes)
+    if len(result.outcomes) > 1:
+        out.print()
+        show_table([asdict(outcome) for outcome in result.outcomes])
+
+
+def _show(models: Sequence[TrainedModel], rows: Sequence[Row], notes_: Sequence[str]) -> None:
     out.print()
     show_table(rows)
     for model in models:
         registered = f"{model.model} (@{model.alias})" if model.model else "not registered"
-        out.print(f"\n{model.recipe}: {registered}, {model.steps:,} steps, {model.seconds:.0f} s")
+        told = "reused, " if model.state == "reused" else ""
+        cost = f"{model.steps:,} steps, {model.seconds:.0f} s"
+        out.print(f"\n{model.recipe}: {registered}, {told}{cost}")
         out.print(f"  before and after: {model.picture}")
         out.print(f"  weights: {model.weights}")
     for note in notes_:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from rich.console import Console
@@ -40,6 +41,45 @@ class Update(Protocol):
         ...
 
 
+class _Bars:
+    """The bars of all work that is going on; a terminal has one place for them."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._going_on = 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} % {task.fields[text]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=notes,
+        )
+
+    @contextmanager
+    def bar(self, title: str) -> Iterator[Update]:
+        """Show a bar until the block ends; any thread may."""
+        bar = self._progress.add_task(title, total=None, text="")
+        self._count(1)
+        try:
+            yield lambda done, total, text="", /: self._progress.update(
+                bar, completed=done, total=total, text=text
+            )
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            before, self._going_on = self._going_on, self._going_on + change
+            if before == 0:
+                self._progress.start()
+            elif self._going_on == 0:
+                self._progress.stop()
+                for task in self._progress.task_ids:
+                    self._progress.remove_task(task)
+
+
+_bars = _Bars()
 _shows_progress = [False]
 
 
@@ -59,18 +99,8 @@ def shown(title: str) -> Iterator[Update]:
     if not shows_progress():
         yield lambda done, total, text="", /: None
     elif notes.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} % {task.fields[text]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=notes) as bars:
-            bar = bars.add_task(title, total=None, text="")
-            yield lambda done, total, text="", /: bars.update(
-                bar, completed=done, total=total, text=text
-            )
+        with _bars.bar(title) as update:
+            yield update
     else:
 
         def line(done: float, total: float, text: str = "", /) -> None:

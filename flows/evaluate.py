@@ -6,14 +6,17 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
 from flows.console import counted
-from flows.networks import JPEG, check_network, open_network
+from flows.networks import architecture_of, open_network
 from flows.parameters import QualityFactors, Reference, References
 from flows.progress import progress, say
 from flows.runtime import is_transient, open_tracker
+from flows.score_tables import result_rows
 from flows.settings import git_commit, settings
 from pipeline import datasets
+from pipeline.degrade import STANDARD, Protocol
 from pipeline.evaluate import evaluate as evaluate_images
 from pipeline.evaluate import load_images
+from pipeline.published import JPEG
 from pipeline.scores import EvaluationResult
 
 
@@ -22,6 +25,7 @@ def evaluate(
     network: str = JPEG,
     dataset: References = ["sample"],  # noqa: B006 - pydantic copies it
     qf: QualityFactors = [10, 20, 30, 40],  # noqa: B006
+    degradation: Protocol = STANDARD,
 ) -> tuple[EvaluationResult, ...]:
     """Score JPEG itself, a registered model or a checkpoint, and record it in MLflow.
 
@@ -29,19 +33,28 @@ def evaluate(
         network: `jpeg`, `models:/NAME@ALIAS`, NAME (its champion), or a checkpoint's path or URI
         dataset: sets to score on
         qf: JPEG quality factors of the inputs
+        degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
     """
-    check_network(network)
+    architecture = architecture_of(network)
     tracker = open_tracker()
     with (
         tracker,
         tracker.study("evaluate", run_name=network, tags={"git_commit": git_commit()}) as run,
     ):
-        run.log_params({"network": network, "datasets": " ".join(dataset), "qf": qf})
-        results = tuple(score(network, reference, qf) for reference in dataset)
+        run.log_params(
+            {
+                "network": network,
+                "datasets": " ".join(dataset),
+                "qf": qf,
+                "degradation": degradation,
+            }
+        )
+        results = tuple(score(network, reference, qf, degradation) for reference in dataset)
         for result in results:
             reporting.log_result(run, result)
+            reporting.log_published(run, result, architecture)
         reporting.link_artifact(run)
-    rows = [row.as_json_row() for result in results for row in result.rows]
+    rows = [row for result in results for row in result_rows(network, result, architecture)]
     create_table_artifact(rows, key="evaluation", description=f"Scores of {network}")
     return results
 
@@ -54,13 +67,16 @@ def evaluate(
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def score(network: str, dataset: Reference, qfs: list[int]) -> EvaluationResult:
+def score(
+    network: str, dataset: Reference, qfs: list[int], degradation: Protocol
+) -> EvaluationResult:
     """Score one network on one set at every quality factor."""
     root = settings().datasets_root
     sources = datasets.list_images(dataset, root=root, purpose="evaluate")
     with progress(f"evaluate {network} on {dataset}") as update:
         images = counted(load_images(sources), len(sources), update)
-        result = evaluate_images(open_network(network), images, dataset, qfs)
+        restorer = open_network(network).restorer
+        result = evaluate_images(restorer, images, dataset, qfs, degradation)
     for row in result.rows:
-        say(f"{dataset} QF{row.qf}: {row.metrics['psnr']:.2f} dB, SSIM {row.metrics['ssim']:.4f}")
+        say(f"{row.label} QF{row.qf}: {row.metrics['psnr']:.2f} dB, SSIM {row.metrics['ssim']:.4f}")
     return result

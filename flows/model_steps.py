@@ -1,41 +1,38 @@
-"""Prefect tasks that train, score and register one network, and the order they come in."""
+"""Prefect tasks that train and score one network, and the order they come in."""
 
 import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Literal
 
+import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
 from flows.console import counted
-from flows.networks import open_network, restorer_of
+from flows.networks import restorer_of
 from flows.progress import progress, say
+from flows.registry_steps import find_trained, register_network, training_tags
 from flows.runtime import is_transient
-from flows.settings import git_commit, settings
+from flows.settings import settings
 from pipeline import datasets
 from pipeline.cluster import cluster_gpus
-from pipeline.evaluate import compare, evaluate, load_images
-from pipeline.export import export_network
+from pipeline.degrade import protocol_of
+from pipeline.evaluate import compare, load_images
 from pipeline.recipes import Recipe
-from pipeline.scores import Comparison, MeanScore
+from pipeline.scores import Comparison
+from pipeline.tiles import Restorer, network_restorer
 from pipeline.train_job import run_training
 from pipeline.training_job import Record, TrainingJob, TrainingResult
 from pipeline.training_start import share_of_batch
 from pipeline.weights import load_network
 from storage import files
-from storage.model_registry import (
-    GateScores,
-    ModelRegistry,
-    RegisteredVersion,
-    RegistryError,
-    scores_of,
-)
+from storage.model_registry import RegistryError
 from storage.patch_store import StoreVersion
 from storage.tracking import TrackedRun
-
-PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,10 @@ class TrainedModel:
     """One recipe, trained, scored and registered."""
 
     recipe: str
-    qf: int
+    architecture: str
+    """A name in models.ARCHITECTURES."""
+    state: Literal["trained", "reused"]
+    """Whether its weights were made now or found in the registry."""
     weights: str
     """URI of the safetensors file."""
     steps: int
@@ -63,39 +63,66 @@ class TrainedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """What `train_and_register` needs to know beyond the recipe and the store."""
+    """What the steps need to know beyond the recipe and the store."""
 
     evaluate_on: tuple[str, ...]
     """Dataset references; the first is the gate set."""
     workers: int
+    threads: int | None = None
+    """CPU threads a worker; None takes what `pipeline.room.room_for` says."""
     fresh: bool = False
     """Forget earlier checkpoints of the same training."""
+    stop_after_s: float | None = None
+    """Seconds after which training stops with a checkpoint, finished or not."""
+    stop: Event = field(default_factory=Event)
+    """Another thread sets it to end the work."""
 
 
-def train_and_register(
+def reuse_or_train(
     recipe: Recipe,
     version: StoreVersion,
     run: TrackedRun,
     plan: TrainingPlan,
     initial_weights: str | None = None,
 ) -> TrainedModel:
-    """Train one recipe, score it on every set, and register it; all of it recorded in `run`."""
+    """Score and register a recipe, its weights out of the registry if they are there."""
     reporting.log_inputs(run, recipe, version)
-    result = train_network(recipe, version, run, plan, initial_weights)
+    known = None if plan.fresh else find_trained(recipe, version, initial_weights)
+    if known is None:
+        result = train_network(recipe, version, run, plan, initial_weights)
+        return score_and_register(recipe, version, run, plan, result, initial_weights)
+    found, result = known
+    say(f"reused {recipe.name}: {found.uri} has the same recipe, patches, code and start")
+    run.log_tags({"reused": found.uri})
+    return score_and_register(recipe, version, run, plan, result, initial_weights, state="reused")
+
+
+def score_and_register(
+    recipe: Recipe,
+    version: StoreVersion,
+    run: TrackedRun,
+    plan: TrainingPlan,
+    result: TrainingResult,
+    initial_weights: str | None,
+    state: Literal["trained", "reused"] = "trained",
+) -> TrainedModel:
+    """Score trained weights on every set, and register them; all of it recorded in `run`."""
     scores = {
-        dataset: score_network(recipe, result.weights, dataset) for dataset in plan.evaluate_on
+        dataset: score_network(recipe, result.weights, dataset, plan.stop)
+        for dataset in plan.evaluate_on
     }
     picture = reporting.log_scores(run, recipe, scores, restorer_of(result.weights))
     model, alias, note = None, None, ""
     try:
-        registered, alias = register_network(recipe, version, result, scores, run)
+        registered, alias = register_network(recipe, version, result, scores, run, initial_weights)
         model = registered.uri
     except RegistryError as error:
         note = f"{recipe.name} was not registered ({error}); its weights are at {result.weights}"
         say(f"WARNING: {note}")
     return TrainedModel(
         recipe=recipe.name,
-        qf=recipe.qf,
+        architecture=recipe.architecture,
+        state=state,
         weights=result.weights,
         steps=result.steps,
         seconds=result.seconds,
@@ -126,8 +153,10 @@ def train_network(
         version=version.number,
         checkpoints=checkpoints,
         initial_weights=initial_weights,
+        stop_after_s=plan.stop_after_s,
+        threads=plan.threads,
     )
-    with progress(f"train {recipe.name}") as update:
+    with progress(f"train {recipe.name}", plan.stop) as update:
 
         def record(seen: Record) -> None:
             run.log_metrics(
@@ -144,13 +173,20 @@ def train_network(
         result = run_training(
             job,
             workers=plan.workers,
-            use_gpu=cluster_gpus() >= plan.workers,
+            use_gpu=use_gpus(plan.workers),
             name=name,
             storage=files.join(settings().checkpoints_root, "ray"),
             on_record=record,
+            stop=plan.stop,
         )
-    say(f"trained {recipe.name}: {result.steps} steps in {result.seconds:.0f} s")
+    said = "trained" if result.finished else "stopped"
+    say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s")
     return result
+
+
+def use_gpus(workers: int) -> bool:
+    """Tell whether trainings of so many workers use GPUs: if the cluster has one for each."""
+    return cluster_gpus() >= workers
 
 
 @task(
@@ -161,77 +197,31 @@ def train_network(
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def score_network(recipe: Recipe, weights: str, dataset: str) -> Comparison:
-    """Score trained weights beside JPEG at the recipe's quality factor."""
+def score_network(recipe: Recipe, weights: str, dataset: str, stop: Event) -> Comparison:
+    """Score trained weights beside JPEG, at the quality factors and degradation of the recipe."""
     sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    with progress(f"evaluate {recipe.name} on {dataset}") as update:
+    qfs, protocol = recipe.evaluation_qfs, protocol_of(recipe.patches.degradation)
+    with progress(f"evaluate {recipe.name} on {dataset}", stop) as update:
         images = counted(load_images(sources), len(sources), update)
-        comparison = compare(restorer_of(weights), images, dataset, [recipe.qf])
-    reporting.scores_artifact(recipe.name, comparison)
+        comparison = compare(stoppable(weights, stop), images, dataset, qfs, protocol)
+    reporting.scores_artifact(recipe.name, comparison, recipe.architecture)
     return comparison
 
 
-@task(
-    name="register",
-    task_run_name="register {recipe.name}",
-    retries=2,
-    retry_delay_seconds=3,
-    cache_policy=NO_CACHE,
-)
-def register_network(
-    recipe: Recipe,
-    version: StoreVersion,
-    result: TrainingResult,
-    scores: dict[str, Comparison],
-    run: TrackedRun,
-) -> tuple[RegisteredVersion, str]:
-    """Register trained weights, unless the very same are registered, and apply the alias rule."""
-    registry = ModelRegistry(settings().mlflow_uri)
-    name = f"qfactory-{recipe.architecture}-qf{recipe.qf}"
-    weights_sha256 = hashlib.sha256(files.read_bytes(result.weights)).hexdigest()
-    found = registry.find_version(name, {"weights_sha256": weights_sha256})
-    if found is not None:
-        say(f"{found.uri} holds the same weights already; nothing new was registered")
-    else:
-        if run.run_id is None:
-            raise RegistryError("the tracking server did not take the run")
-        _, network = load_network(result.weights)
-        export = export_network(network)
-        found = registry.register(
-            export.module,
-            name=name,
-            input_example=export.input_example,
-            tags={
-                **_tags(recipe, version, result, scores),
-                "weights_sha256": weights_sha256,
-                "receptive_field": str(network.receptive_field),
-                "multiple": str(network.multiple),
-            },
-            run_id=run.run_id,
-            description=reporting.model_card(recipe, version, scores),
-        )
-    comparison = next(iter(scores.values()))
-    rescore_champion(registry, name, comparison.restored.dataset, recipe.qf)
-    decision = registry.promote(
-        name,
-        found.version,
-        _gate_scores(comparison.restored.row(recipe.qf)),
-        jpeg=_gate_scores(comparison.jpeg.row(recipe.qf)),
-    )
-    say(f"registered {found.uri} as @{decision.alias}: {decision.reason}")
-    return found, decision.alias
+def stoppable(weights: str, stop: Event) -> Restorer:
+    """Return a function that restores luma and ends with CancelledError once `stop` is set.
 
+    It looks before every layer: a large network takes minutes for one image on a CPU.
+    """
+    _, network = load_network(weights)
 
-def rescore_champion(registry: ModelRegistry, name: str, dataset: str, qf: int) -> None:
-    """Score the standing champion on the gate set too, if it was promoted on another one."""
-    champion = registry.champion(name)
-    known = scores_of(champion)
-    if champion is None or (known is not None and known.dataset == dataset):
-        return
-    sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    result = evaluate(open_network(champion.uri), load_images(sources), dataset, [qf])
-    registry.promote(name, champion.version, _gate_scores(result.row(qf)))
-    say(f"{champion.uri} was scored on {dataset} as well, to be compared")
+    def check(*_: object) -> None:
+        if stop.is_set():
+            raise CancelledError(f"{weights}: stopped")
+
+    for module in network.modules():
+        module.register_forward_pre_hook(check)
+    return network_restorer(network, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
@@ -243,42 +233,6 @@ def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
 
 def training_name(recipe: Recipe, version: StoreVersion, initial_weights: str | None) -> str:
     """Return a name that is the same for the same training, and for no other."""
-    parts = [recipe.fingerprint, version.content]
-    if initial_weights is not None:
-        parts.append(hashlib.sha256(files.read_bytes(initial_weights)).hexdigest())
-    return f"{recipe.name}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
-
-
-def _gate_scores(row: MeanScore) -> GateScores:
-    return GateScores(
-        dataset=row.dataset,
-        qf=row.qf,
-        psnr=row.metrics["psnr"],
-        ssim=row.metrics["ssim"],
-        psnr_b=row.metrics["psnr_b"],
-    )
-
-
-def _tags(
-    recipe: Recipe,
-    version: StoreVersion,
-    result: TrainingResult,
-    scores: dict[str, Comparison],
-) -> dict[str, str]:
-    means = {
-        dataset: comparison.restored.row(recipe.qf).as_json_row()
-        for dataset, comparison in scores.items()
-    }
-    return {
-        "recipe": recipe.name,
-        "recipe_fingerprint": recipe.fingerprint,
-        "recipe_settings": json.dumps(asdict(recipe)),
-        "store_version": version.name,
-        "dataset": version.dataset,
-        "dataset_fingerprint": version.dataset_fingerprint,
-        "protocol": PROTOCOL,
-        "git_commit": git_commit(),
-        "steps": str(result.steps),
-        "weights": result.weights,
-        "scores": json.dumps(means),
-    }
+    tags = training_tags(recipe, version, initial_weights)
+    digest = hashlib.sha256(" ".join(tags[name] for name in sorted(tags)).encode())
+    return f"{recipe.name}-{digest.hexdigest()[:12]}"

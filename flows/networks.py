@@ -1,45 +1,98 @@
 """What a user may name as a network to score: `jpeg`, a registered model, or a checkpoint."""
 
+from dataclasses import dataclass
+
 import torch
 
 from flows.settings import settings
+from models import ARCHITECTURES
+from pipeline.published import JPEG
 from pipeline.tiles import Restorer, network_restorer
 from pipeline.training_job import WEIGHTS
-from pipeline.weights import load_network
+from pipeline.weights import load_network, load_weights
 from storage import files
-from storage.model_registry import ModelRegistry
+from storage.model_registry import ModelRegistry, RegisteredVersion
 
-JPEG = "jpeg"
+PREFIX = "qfactory-"
+"""Names of registered models begin with this, then the architecture."""
 
 
-def open_network(network: str) -> Restorer | None:
-    """Return a function that restores luma with the named network; None for JPEG itself.
+@dataclass(frozen=True, kw_only=True)
+class OpenNetwork:
+    """A network that is ready to restore, and what is known of it."""
+
+    restorer: Restorer | None
+    """None for JPEG itself."""
+    architecture: str | None
+    """A name in models.ARCHITECTURES, or `jpeg`; None where a registered model does not say."""
+    label: str
+    """A short name for tables."""
+
+
+def open_network(network: str) -> OpenNetwork:
+    """Open the named network, on a GPU if there is one and it is a checkpoint.
 
     `network` is `jpeg`, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, NAME (the champion), or the
-    path or URI of a checkpoint folder or its weights. Raises an error that lists what there is.
+    path or URI of a checkpoint folder or its weights. Raises an error that lists what there is. A
+    registered network that needs a quantisation table always uses the one it was registered with.
     """
     if network == JPEG:
-        return None
-    if not network.startswith("models:/") and files.exists(network):
-        inside = files.join(network, WEIGHTS)
-        return restorer_of(inside if files.exists(inside) else network)
+        return OpenNetwork(restorer=None, architecture=JPEG, label="JPEG")
+    if (weights := _weights_of(network)) is not None:
+        origin, module = load_network(weights)
+        restorer = network_restorer(module, _device())
+        return OpenNetwork(restorer=restorer, architecture=origin.architecture, label=origin.recipe)
     registry = ModelRegistry(settings().mlflow_uri)
     found = registry.resolve(network)
     field, multiple = (found.tags.get(name) for name in ("receptive_field", "multiple"))
-    return network_restorer(
+    restorer = network_restorer(
         registry.load(found.uri),
         receptive_field=int(field) if field else None,
         multiple=int(multiple) if multiple else None,
     )
+    return OpenNetwork(
+        restorer=restorer,
+        architecture=registered_architecture(found),
+        label=found.tags.get("recipe", found.name.removeprefix(PREFIX)),
+    )
 
 
-def check_network(network: str) -> None:
-    """Raise an error that lists what there is, unless there is such a network."""
-    if network != JPEG and (network.startswith("models:/") or not files.exists(network)):
-        ModelRegistry(settings().mlflow_uri).resolve(network)
+def architecture_of(network: str) -> str | None:
+    """Return what `open_network` would say, without loading a registered model.
+
+    Raises an error that lists what there is, unless there is such a network.
+    """
+    if network == JPEG:
+        return JPEG
+    if (weights := _weights_of(network)) is not None:
+        return load_weights(weights)[0].architecture
+    return registered_architecture(ModelRegistry(settings().mlflow_uri).resolve(network))
 
 
 def restorer_of(weights: str) -> Restorer:
     """Return a function that restores luma with trained weights, on a GPU if there is one."""
     _, network = load_network(weights)
-    return network_restorer(network, "cuda" if torch.cuda.is_available() else "cpu")
+    return network_restorer(network, _device())
+
+
+def registered_architecture(found: RegisteredVersion) -> str | None:
+    """Return the architecture by a version's tag, else by its model's name, else None."""
+    if tagged := found.tags.get("architecture"):
+        return tagged
+    if not found.name.startswith(PREFIX):
+        return None
+    name = found.name.removeprefix(PREFIX)
+    fitting = [known for known in ARCHITECTURES if name.startswith(f"{known}-")]
+    return max(fitting, key=len, default=None)
+
+
+def _weights_of(network: str) -> str | None:
+    """Return the weights of a checkpoint; None if the name is that of a registered model."""
+    if network.startswith("models:/") or not files.exists(network):
+        return None
+    inside = files.join(network, WEIGHTS)
+    return inside if files.exists(inside) else network
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Annotated
 
+from cyclopts import Parameter
 from pydantic import AfterValidator, Field
 
+from flows.recipe_graph import matching
 from pipeline import datasets
 from pipeline.recipes import RECIPES, get_recipe
+from pipeline.training import parse_seconds
 from storage.schema import Degradation
 
 __all__ = [
@@ -15,13 +18,16 @@ __all__ = [
     "QualityFactor",
     "QualityFactors",
     "RecipeName",
-    "RecipeNames",
+    "RecipePattern",
+    "RecipePatterns",
     "Reference",
     "References",
     "Share",
     "Side",
     "Steps",
+    "StopAfter",
     "Stride",
+    "Threads",
     "Workers",
 ]
 
@@ -43,7 +49,26 @@ References = Annotated[list[Reference], Field(min_length=1)]
 RecipeName = Annotated[
     str, _checked(get_recipe), Field(json_schema_extra={"enum": [*sorted(RECIPES)]})
 ]
-RecipeNames = Annotated[list[RecipeName], Field(min_length=1)]
+RecipePattern = Annotated[
+    str,
+    _checked(matching),
+    Field(
+        description="A recipe's name, or a glob such as 'arcnn-*' in quotes",
+        json_schema_extra={
+            "pattern": f"^({'|'.join(sorted(RECIPES))}|.*[*?\\[].*)$",
+            "examples": [*sorted(RECIPES)],
+        },
+    ),
+]
+"""Prefect's server checks the JSON schema: it refuses an unknown name with the pattern, which lists
+the known ones. What a glob matches is checked here."""
+RecipePatterns = Annotated[list[RecipePattern], Field(min_length=1)]
+StopAfter = Annotated[
+    str,
+    _checked(parse_seconds),
+    Field(description="Stop with a checkpoint after so long: 90s, 9m, 1.5h"),
+    Parameter(name="--for"),
+]
 Side = Annotated[
     int,
     Field(ge=32, le=224, multiple_of=8, description="Patch side in pixels"),
@@ -55,3 +80,4 @@ Steps = Annotated[int, Field(ge=1, description="Optimiser steps in all; fewer fo
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-][\w. -]*$", description="A name")]
 Workers = Annotated[int, Field(ge=1, description="Training workers, a GPU each if there are some")]
+Threads = Annotated[int, Field(ge=1, description="CPU threads of a training worker")]

@@ -1,7 +1,9 @@
 """Progress of flow runs: log lines and a Prefect artifact, and the console where there is one."""
 
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from threading import Event
 from typing import cast
 from uuid import UUID
 
@@ -21,8 +23,12 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Update]:
-    """Give an `Update` for one piece of work inside a flow or task run."""
+def progress(title: str, stop: Event | None = None) -> Iterator[Update]:
+    """Give an `Update` for one piece of work inside a flow or task run.
+
+    It raises CancelledError once another thread has set `stop`: work that tells how far it is ends
+    there.
+    """
     artifact = cast(UUID, create_progress_artifact(0.0, description=title))
     logger = get_run_logger()
 
@@ -35,6 +41,8 @@ def progress(title: str) -> Iterator[Update]:
     with shown(title) as show:
 
         def update(done: float, total: float, text: str = "", /) -> None:
+            if stop is not None and stop.is_set():
+                raise CancelledError(f"{title}: stopped")
             show(done, total, text)
             seldom(done, total, text)
 

@@ -1,6 +1,7 @@
 """What people read afterwards: MLflow parameters and files, Prefect tables, pictures, cards."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,18 +12,22 @@ from tempfile import TemporaryDirectory
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
+from flows.score_tables import score_rows
 from flows.settings import git_commit, settings
-from pipeline import datasets, jpeg, pictures
-from pipeline.evaluate import load_images
+from pipeline import datasets, jpeg, pictures, published
+from pipeline.degrade import before_jpeg
+from pipeline.evaluate import jpeg_table, load_images
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison, EvaluationResult
 from pipeline.tiles import Restorer
 from storage.patch_store import StoreVersion
 from storage.tracking import TrackedRun
 
-Row = dict[str, str | float]
-
 MLFLOW_PAGE = "http://127.0.0.1:5000"
+RESCALED_NOTE = (
+    "Scored on images that were reduced before their JPEG (degradation `rescaled`): not comparable "
+    "with results of the papers' standard protocol."
+)
 
 
 def mlflow_command() -> str:
@@ -61,7 +66,7 @@ def log_inputs(run: TrackedRun, recipe: Recipe, version: StoreVersion) -> None:
             "recipe": recipe.name,
             "recipe_fingerprint": recipe.fingerprint,
             "architecture": recipe.architecture,
-            "qf": recipe.qf,
+            "qfs": " ".join(str(qf) for qf in recipe.qfs),
             "seed": recipe.seed,
             "steps": recipe.steps,
             **{f"option.{name}": value for name, value in recipe.options.items()},
@@ -87,15 +92,18 @@ def log_scores(
 ) -> Path:
     """Record scores, per-image tables and a before/after picture; return the picture's path.
 
-    The picture shows the image of the first set whose gain is the median.
+    The picture shows the image of the first set whose gain at the first quality factor is the
+    median.
     """
     folder = settings().reports / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     for comparison in scores.values():
         log_result(run, comparison.restored)
         log_result(run, comparison.jpeg, "jpeg_")
+        log_published(run, comparison.restored, recipe.architecture)
     dataset, comparison = next(iter(scores.items()))
-    picture = folder / f"{label_of(dataset)}-qf{recipe.qf}.png"
+    qf = recipe.evaluation_qfs[0]
+    picture = folder / f"{label_of(comparison.restored.label)}-qf{qf}.png"
     draw_picture(dataset, comparison, recipe, restorer, picture)
     run.log_file(picture, "pictures")
     return picture
@@ -103,7 +111,7 @@ def log_scores(
 
 def log_result(run: TrackedRun, result: EvaluationResult, prefix: str = "") -> None:
     """Record the means of an evaluation as metrics, and its table of images as a file."""
-    label = label_of(result.dataset)
+    label = label_of(result.label)
     for row in result.rows:
         values = {**row.metrics, "bpp": row.bpp, "seconds_per_mpx": row.seconds_per_mpx}
         metrics = {f"{label}/qf{row.qf}/{prefix}{name}": v for name, v in values.items()}
@@ -114,45 +122,55 @@ def log_result(run: TrackedRun, result: EvaluationResult, prefix: str = "") -> N
         run.log_file(table, "evaluation")
 
 
+def log_published(run: TrackedRun, result: EvaluationResult, architecture: str | None) -> None:
+    """Record what papers print of the same network, and how far an evaluation lies from it.
+
+    Metrics are named `<set>/qf<QF>/minus-<published row>/<metric>`: ours less the published value.
+    """
+    label = label_of(result.label)
+    for row in result.rows:
+        for beside, difference in published.beside(architecture, row):
+            place = f"{label}/qf{row.qf}/minus-{label_of(beside.label)}"
+            run.log_metrics({f"{place}/{name}": value for name, value in difference.items()})
+    rows = [
+        {**row.as_json_row(), "published": published.json_rows(architecture, row)}
+        for row in result.rows
+    ]
+    run.log_text(json.dumps(rows, indent=1), f"evaluation/{label}-published.json")
+
+
 def draw_picture(
     dataset: str, comparison: Comparison, recipe: Recipe, restorer: Restorer, path: Path
 ) -> None:
     """Draw JPEG, restored and original of the image whose gain is the set's median."""
+    qf = recipe.evaluation_qfs[0]
     gains = sorted(
         (after.metrics["psnr"] - before.metrics["psnr"], after.image)
         for before, after in zip(
             comparison.jpeg.per_image, comparison.restored.per_image, strict=True
         )
+        if after.qf == qf
     )
     _, name = gains[len(gains) // 2]
     sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    _, original = next(load_images([source for source in sources if source.name == name]))
-    compressed, _ = jpeg.compress(original, recipe.qf)
+    _, luma = next(load_images([source for source in sources if source.name == name]))
+    pair = before_jpeg(luma, recipe.patches.degradation)
+    compressed, _ = jpeg.compress(pair.source, qf)
     pictures.before_after(
-        original,
+        pair.original,
         compressed,
-        restorer(compressed),
+        restorer(compressed, jpeg_table(qf)),
         path,
-        title=f"{name}, JPEG quality factor {recipe.qf}, restored by {recipe.name}",
+        title=f"{name}, JPEG quality factor {qf}, restored by {recipe.name}",
     )
 
 
-def score_rows(name: str, comparison: Comparison) -> list[Row]:
-    """Return the rows that people compare: JPEG, the network and the gain, a QF after another."""
-    rows: list[Row] = []
-    for row in comparison.restored.rows:
-        before = comparison.jpeg.row(row.qf)
-        gains = {metric: comparison.gain(row.qf, metric) for metric in row.metrics}
-        for who, values in (("JPEG", before.metrics), (name, row.metrics), ("gain", gains)):
-            rows.append({"set": row.dataset, "qf": row.qf, "": who, **_rounded(values)})
-    return rows
-
-
-def scores_artifact(name: str, comparison: Comparison) -> None:
+def scores_artifact(name: str, comparison: Comparison, architecture: str | None = None) -> None:
     """Leave the scores as a Prefect table."""
-    dataset = comparison.restored.dataset
     create_table_artifact(
-        score_rows(name, comparison), key="scores", description=f"{name} on {dataset}"
+        score_rows(name, comparison, architecture),
+        key="scores",
+        description=f"{name} on {comparison.restored.label}",
     )
 
 
@@ -169,22 +187,22 @@ def link_artifact(run: TrackedRun) -> None:
 
 def model_card(recipe: Recipe, version: StoreVersion, scores: Mapping[str, Comparison]) -> str:
     """Return the description of a model version (Markdown): what, from what, how good, how used."""
+    qfs = ", ".join(str(qf) for qf in recipe.qfs)
+    rescaled = recipe.patches.degradation == "rescaled"
+    inputs = "rescaled and recompressed photos" if rescaled else "grey JPEGs"
     lines = [
-        f"**{recipe.architecture}** removes artifacts of grey JPEGs of quality factor {recipe.qf}.",
+        f"**{recipe.architecture}** removes artifacts of {inputs} of quality factor {qfs}.",
         f"Recipe `{recipe.name}` ({recipe.source}), {recipe.steps} steps on `{version.dataset}` "
         f"({version.rows:,} patches, store `{version.name}`), commit `{git_commit()}`.",
+        *([RESCALED_NOTE] if rescaled else []),
         "",
-        "| set | images | JPEG dB | restored dB | SSIM | SSIM gaussian | PSNR-B dB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for comparison in scores.values():
-        row, before = comparison.restored.row(recipe.qf), comparison.jpeg.row(recipe.qf)
-        m = row.metrics
-        lines.append(
-            f"| {row.dataset} | {row.images} | {before.metrics['psnr']:.2f} | {m['psnr']:.2f} | "
-            f"{m['ssim']:.4f} | {m['ssim_gaussian']:.4f} | {m['psnr_b']:.2f} |"
-        )
-    lines += [
+        "| set | QF | images | JPEG dB | restored dB | SSIM | SSIM gaussian | PSNR-B dB |",
+        "|---|---|---|---|---|---|---|---|",
+        *(
+            _card_row(comparison, qf)
+            for comparison in scores.values()
+            for qf in recipe.evaluation_qfs
+        ),
         "",
         "Input and output: (N, 1, H, W) float32 in [0, 1], studio-range luma (MATLAB `rgb2ycbcr`),"
         " any batch, H and W of 8 or more. Load with `mlflow.pytorch.load_model`; no project code"
@@ -193,9 +211,9 @@ def model_card(recipe: Recipe, version: StoreVersion, scores: Mapping[str, Compa
     return "\n".join(lines)
 
 
-def label_of(dataset: str) -> str:
-    """Return a dataset reference as a part of metric and file names."""
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in dataset)
+def label_of(text: str) -> str:
+    """Return the label of a set or of a published row as a part of metric and file names."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
 def _tool(name: str) -> str:
@@ -204,7 +222,10 @@ def _tool(name: str) -> str:
     return name if which(name) == str(ours) else str(ours)
 
 
-def _rounded(values: Mapping[str, float]) -> Row:
-    return {
-        name: round(value, 2 if name.startswith("psnr") else 4) for name, value in values.items()
-    }
+def _card_row(comparison: Comparison, qf: int) -> str:
+    row, before = comparison.restored.row(qf), comparison.jpeg.row(qf)
+    m = row.metrics
+    return (
+        f"| {row.label} | {qf} | {row.images} | {before.metrics['psnr']:.2f} | {m['psnr']:.2f} | "
+        f"{m['ssim']:.4f} | {m['ssim_gaussian']:.4f} | {m['psnr_b']:.2f} |"
+    )

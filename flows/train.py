@@ -1,5 +1,8 @@
 """The train flow: one recipe on a store that is there, evaluated and registered."""
 
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+
 from prefect import flow
 
 from flows import reporting
@@ -9,21 +12,53 @@ from flows.model_steps import (
     TrainedModel,
     TrainingPlan,
     check_batches,
-    train_and_register,
+    score_and_register,
+    train_network,
     training_name,
 )
-from flows.parameters import RecipeName, Reference, References, Steps, Workers
+from flows.parameters import RecipeName, Reference, References, Steps, StopAfter, Threads, Workers
+from flows.progress import say
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
-from flows.study import default_sets, finished, hashes_of
+from flows.study_results import notes_of
+from flows.study_steps import default_sets, hashes_of
 from pipeline.recipes import Recipe, get_recipe
+from pipeline.training import parse_seconds
 from pipeline.training_start import check_store
 from pipeline.weights import load_weights
 from storage import files
 from storage.model_registry import ModelRegistry
-from storage.patch_store import build_command, open_store
+from storage.patch_store import StoreVersion, build_command, open_store
 from storage.schema import StoreError
 from storage.shard_writer import source_hashes
+from storage.tracking import TrackedRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSlice:
+    """A training that was stopped in time and goes on with the next call."""
+
+    recipe: str
+    steps: int
+    """Optimiser steps done so far."""
+    total: int
+    """Of so many."""
+    weights: str
+    """URI of the weights so far, neither scored nor registered."""
+    fresh: bool
+    """Whether this call began anew; the next one must not."""
+
+    def __str__(self) -> str:
+        how = "the same command without --fresh" if self.fresh else "the same command"
+        return f"{self.recipe}: {self.steps:,} of {self.total:,} steps done; {how} goes on"
+
+
+class SliceError(CancelledError):
+    """Leaves the MLflow run as one that was cut short, so that the next slice continues it."""
+
+    def __init__(self, ended: TrainingSlice) -> None:
+        super().__init__(str(ended))
+        self.ended = ended
 
 
 @flow(name="train", flow_run_name="{recipe}")
@@ -35,9 +70,11 @@ def train(
     evaluate_on: References | None = None,
     initial_weights: str | None = None,
     workers: Workers | None = None,
+    threads: Threads | None = None,
+    stop_after: StopAfter | None = None,
     fresh: bool = False,
     allow_evaluation_images: bool = False,
-) -> TrainedModel:
+) -> TrainedModel | TrainingSlice:
     """Train one recipe on a patch store, evaluate it and register the network.
 
     Args:
@@ -49,21 +86,20 @@ def train(
         initial_weights: URI of the safetensors that the first layers are taken from; by default
             those of the registered model of the recipe that this one starts from
         workers: training workers (default: QFACTORY_WORKERS)
+        threads: CPU threads of a worker (default: all that this training can have)
+        stop_after: stop with a checkpoint after so long, such as 9m; the same command goes on, and
+            the last slice is the one that is evaluated and registered
         fresh: train from the start even if checkpoints of the same training exist
         allow_evaluation_images: whether images of an evaluation set may be trained on
     """
     chosen = get_recipe(recipe) if steps is None else get_recipe(recipe).with_steps(steps)
-    uri = store or default_store(dataset, chosen.patches)
-    if not files.exists(files.join(uri, "CURRENT")):
-        raise StoreError(
-            f"{uri}: there is no patch store; {build_command(uri, chosen.patches, dataset)}"
-        )
-    version = open_store(uri)
-    check_store(chosen, version)
+    version = fitting_version(chosen, store or default_store(dataset, chosen.patches), dataset)
     plan = TrainingPlan(
         evaluate_on=tuple(evaluate_on or default_sets(version.dataset)),
         workers=workers or settings().workers,
+        threads=threads,
         fresh=fresh,
+        stop_after_s=parse_seconds(stop_after) if stop_after is not None else None,
     )
     refuse_evaluation_images(
         version.dataset,
@@ -80,12 +116,51 @@ def train(
         ray_session(),
         tracker,
         tracker.study("train", run_name=recipe, tags={"git_commit": git_commit()}) as parent,
-        parent.run(recipe, key=training_name(chosen, version, start)) as run,
     ):
-        model = train_and_register(chosen, version, run, plan, start)
-        reporting.link_artifact(run)
-    finished(recipe, (model,), tracker.unrecorded)
-    return model
+        made = train_in(parent, chosen, version, plan, start)
+    notes_of([made] if isinstance(made, TrainedModel) else [], tracker.unrecorded)
+    return made
+
+
+def train_in(
+    parent: TrackedRun,
+    recipe: Recipe,
+    version: StoreVersion,
+    plan: TrainingPlan,
+    initial_weights: str | None,
+) -> TrainedModel | TrainingSlice:
+    """Train a recipe, or a slice of it, in its MLflow run below `parent`."""
+    try:
+        key = training_name(recipe, version, initial_weights)
+        with parent.run(recipe.name, key=key) as run:
+            reporting.link_artifact(run)
+            reporting.log_inputs(run, recipe, version)
+            result = train_network(recipe, version, run, plan, initial_weights)
+            if not result.finished:
+                raise SliceError(
+                    TrainingSlice(
+                        recipe=recipe.name,
+                        steps=result.steps,
+                        total=recipe.steps,
+                        weights=result.weights,
+                        fresh=plan.fresh,
+                    )
+                )
+            return score_and_register(recipe, version, run, plan, result, initial_weights)
+    except SliceError as stopped:
+        say(str(stopped))
+        return stopped.ended
+
+
+def fitting_version(recipe: Recipe, uri: str, dataset: str) -> StoreVersion:
+    """Return the current version of a store. Raises StoreError if it does not fit the recipe."""
+    if not files.exists(files.join(uri, "CURRENT")):
+        raise StoreError(
+            f"{uri}: there is no patch store; {build_command(uri, recipe.patches, dataset)}"
+        )
+    version = open_store(uri)
+    check_store(recipe, version)
+    return version
 
 
 def registered_weights(recipe: Recipe) -> str | None:

@@ -1,14 +1,14 @@
 """AR-CNN: Dong et al., "Compression Artifacts Reduction by a Deep Convolutional Network" (2015).
 
-Shapes: N images, H x W pixels. Layers 9x9x64, 7x7x32, 1x1x16, 5x5x1.
+Shapes: N images, H x W pixels. Layers 9x9x64, 7x7x32, 1x1x16, 5x5x1; the deeper network of its
+section 4.3 has a 3x3x16 layer between the second and the third.
 """
 
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-Init = Literal["paper", "he"]
+from models.stack import Init, initialise, run_centre, run_same
 
 
 class ARCNN(nn.Module):
@@ -33,37 +33,50 @@ class ARCNN(nn.Module):
                 et al. (2015), which leaves the first plateau sooner. Biases are zero in both.
         """
         super().__init__()
-        if init not in get_args(Init):
-            raise ValueError(f"init {init!r}: choose one of {list(get_args(Init))}")
         self.shrink_in_training = shrink_in_training
         self.conv1 = nn.Conv2d(1, 64, 9)
         self.conv2 = nn.Conv2d(64, 32, 7)
         self.conv3 = nn.Conv2d(32, 16, 1)
         self.conv4 = nn.Conv2d(16, 1, 5)
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            if init == "paper":
-                nn.init.normal_(conv.weight, std=0.001)
-            else:
-                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(_bias(conv))
+        self.activation = nn.ReLU()
+        initialise((self.conv1, self.conv2, self.conv3, self.conv4), init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore `x`: (N, 1, H, W) -> (N, 1, H, W), or 12 less a side when it shrinks."""
-        if self.training and self.shrink_in_training:
-            x = F.relu(self.conv1(x))
-            x = F.relu(self.conv2(F.pad(x, (3, 3, 3, 3))))
-            x = F.relu(self.conv3(x))
-            return self.conv4(x)
-        x = F.relu(self.conv1(_replicate(x, 4)))
-        x = F.relu(self.conv2(_replicate(x, 3)))
-        x = F.relu(self.conv3(x))
-        return self.conv4(_replicate(x, 2))
+        run = run_centre if self.training and self.shrink_in_training else run_same
+        return run(x, (self.conv1, self.conv2, self.conv3, self.conv4), self.activation)
 
 
-def _replicate(x: Tensor, pixels: int) -> Tensor:
-    return F.pad(x, (pixels,) * 4, mode="replicate")
+class DeepARCNN(nn.Module):
+    """AR-CNN with a fifth layer: the target of the paper's transfer from shallow to deep.
 
+    As ARCNN in everything else; its first two layers are ARCNN's. 110,929 parameters.
+    """
 
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias
+    layer_names: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    receptive_field: ClassVar[int] = 21
+    multiple: ClassVar[int] = 1
+
+    def __init__(self, *, shrink_in_training: bool = False, init: Init = "paper") -> None:
+        """Create the layers.
+
+        Args:
+            shrink_in_training: in training mode only the second and third layers are padded (by 3
+                zeros and 1), so that 32x32 becomes the 20x20 centre of the paper's loss.
+            init: see ARCNN.
+        """
+        super().__init__()
+        self.shrink_in_training = shrink_in_training
+        self.conv1 = nn.Conv2d(1, 64, 9)
+        self.conv2 = nn.Conv2d(64, 32, 7)
+        self.conv3 = nn.Conv2d(32, 16, 3)
+        self.conv4 = nn.Conv2d(16, 16, 1)
+        self.conv5 = nn.Conv2d(16, 1, 5)
+        self.activation = nn.ReLU()
+        initialise((self.conv1, self.conv2, self.conv3, self.conv4, self.conv5), init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restore `x`: (N, 1, H, W) -> (N, 1, H, W), or 12 less a side when it shrinks."""
+        convs = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)
+        run = run_centre if self.training and self.shrink_in_training else run_same
+        return run(x, convs, self.activation)

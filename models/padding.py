@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 
-def replicate_to_multiple(x: Tensor, multiple: int) -> Tensor:
+def replicate_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
     """Repeat the last row and column until both sides are multiples of `multiple`.
 
-    (N, C, H, W) -> (N, C, ceil(H / multiple) * multiple, ceil(W / multiple) * multiple).
+    (N, C, H, W) -> (N, C, ceil(H / multiple) * multiple, ceil(W / multiple) * multiple); each side
+    gets `least` multiples at least. With 2, a network that works on the multiples never has a
+    single one, which torch.export would take for a special case.
     """
     for axis in (-2, -1):
         size = x.shape[axis]
-        padded = (size + multiple - 1) // multiple * multiple
+        padded = multiple * torch.sym_max((size + multiple - 1) // multiple, least)
         index = torch.arange(padded, device=x.device).clamp(max=size - 1)
         x = x.index_select(axis, index)
     return x

@@ -19,8 +19,10 @@ def layer_names(network: nn.Module) -> tuple[str, ...]:
     return tuple(names)
 
 
-def transfer_layers(target: nn.Module, source_state: Mapping[str, Tensor], layers: int) -> None:
-    """Copy the first `layers` layers of a trained network into `target`, in place.
+def transfer_layers(
+    target: nn.Module, source_state: Mapping[str, Tensor], layers: int | None
+) -> None:
+    """Copy the first `layers` layers of a trained network into `target`, in place; None: all.
 
     `source_state` is the trained network's state dictionary; layers are matched by name, so that
     the two networks may differ behind the copied ones. Nothing is copied unless everything fits.
@@ -28,6 +30,7 @@ def transfer_layers(target: nn.Module, source_state: Mapping[str, Tensor], layer
     shape.
     """
     names = layer_names(target)
+    layers = len(names) if layers is None else layers
     if not 1 <= layers <= len(names):
         raise ValueError(f"layers {layers}: {type(target).__name__} has 1 to {len(names)}")
     prefixes = tuple(f"{name}." for name in names[:layers])

@@ -18,7 +18,7 @@ from PIL import features
 
 from pipeline.images import ImageRejected, read_luma
 from pipeline.jpeg import quantization_table
-from pipeline.patches import patch_blocks
+from pipeline.patches import patch_blocks, shape_to_cut
 from pipeline.sources import (
     Parallel,
     ScannedImage,
@@ -80,6 +80,8 @@ class BuildReport:
 def shard_key(spec: PatchSpec, images: Sequence[ScannedImage]) -> str:
     """Return the name of a shard: a hash of the spec, the sources, and the JPEG library."""
     lines = [spec.fingerprint, _jpeg_library(), *(f"{i.sha256} {i.name}" for i in images)]
+    if spec.degradation == "rescaled":
+        lines.append(f"pillow {package_version('pillow')}")  # its filters make the patches too
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
@@ -229,9 +231,12 @@ def _read_unchanged(image: ScannedImage) -> bytes:
 
 
 def _check_fits(luma: np.ndarray, spec: PatchSpec) -> None:
-    height, width = luma.shape
+    height, width = shape_to_cut(luma, spec)
     if min(height, width) < spec.side:
-        raise ImageRejected(f"smaller than a patch: {width}x{height} < {spec.side}x{spec.side}")
+        found = f"{width}x{height}"
+        if spec.degradation == "rescaled":
+            found = f"{luma.shape[1]}x{luma.shape[0]}, rescaled to {found}"
+        raise ImageRejected(f"smaller than a patch: {found} < {spec.side}x{spec.side}")
 
 
 def _jpeg_library() -> str:

@@ -1,7 +1,8 @@
 """Score a network, or JPEG itself, as the papers do: compress, restore, compare, average.
 
 The protocol: luma, grey JPEG at Pillow's default settings, output rounded to uint8, no border
-cropped, every metric averaged over the images.
+cropped, every metric averaged over the images. The degradation `rescaled` reduces the images first
+(pipeline/degrade.py); its results are marked and never stand beside those of the standard protocol.
 """
 
 import logging
@@ -13,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from pipeline import datasets, jpeg
+from pipeline.degrade import STANDARD, Pair, Protocol, before_jpeg, check_protocol, rescaled_shape
 from pipeline.images import ImageRejected, read_luma
 from pipeline.metrics import METRICS, MIN_SIDE
 from pipeline.scores import Comparison, EvaluationResult, ImageScore
@@ -28,27 +30,38 @@ WARM_UP_PIXELS = 64
 
 
 def evaluate(
-    restorer: Restorer | None, images: Iterable[NamedImage], dataset: str, qfs: Sequence[int]
+    restorer: Restorer | None,
+    images: Iterable[NamedImage],
+    dataset: str,
+    qfs: Sequence[int],
+    degradation: Protocol = STANDARD,
 ) -> EvaluationResult:
     """Compress every image at every quality factor, restore it, and score it.
 
     Args:
-        restorer: see `network_restorer`; None scores JPEG itself.
+        restorer: see `network_restorer`; None scores JPEG itself. It is given the table of the
+            quality factor that it is scored at.
         images: read once and one at a time, so it may be a generator (or a progress bar over it).
         dataset: the name that stands in the rows.
         qfs: JPEG quality factors, 1 to 100.
+        degradation: `image` is the papers' protocol, `rescaled` reduces each image first; one that
+            would be below 8x8 pixels then is left out, with a warning.
 
-    Raises ValueError for no images, no or unknown quality factors, an image below 8x8 pixels, or a
-    restorer that does not keep shape and type.
+    Raises ValueError for no images, no or unknown quality factors, another degradation, an image
+    below 8x8 pixels, or a restorer that does not keep shape and type.
     """
-    return _evaluate([restorer], images, dataset, qfs)[0]
+    return _evaluate([restorer], images, dataset, qfs, degradation)[0]
 
 
 def compare(
-    restorer: Restorer, images: Iterable[NamedImage], dataset: str, qfs: Sequence[int]
+    restorer: Restorer,
+    images: Iterable[NamedImage],
+    dataset: str,
+    qfs: Sequence[int],
+    degradation: Protocol = STANDARD,
 ) -> Comparison:
     """Score JPEG itself and the restorer on the same images; see `evaluate`."""
-    before, after = _evaluate([None, restorer], images, dataset, qfs)
+    before, after = _evaluate([None, restorer], images, dataset, qfs, degradation)
     return Comparison(jpeg=before, restored=after)
 
 
@@ -59,20 +72,23 @@ def score(
     *,
     root: str | Path | None = None,
     device: str | None = None,
+    degradation: Protocol = STANDARD,
 ) -> Comparison:
     """Score a network from anywhere on a dataset, beside JPEG.
 
     Args:
-        network: a torch module on (N, 1, H, W) float32 in [0, 1], or a function on luma.
+        network: a torch module on (N, 1, H, W) float32 in [0, 1], or a function of luma and the
+            JPEG's quantisation table (see `Restorer`).
         dataset: a reference such as `classic5`, `live1`, `bsds500:test` or `folder:PATH`.
         qf: JPEG quality factor or factors, 1 to 100.
         root: folder that holds the fetched datasets; `sample` and `folder:PATH` need none.
         device: where a module computes, such as `cuda`; None leaves it where it is.
+        degradation: see `evaluate`.
     """
     restorer = network_restorer(network, device) if isinstance(network, nn.Module) else network
     sources = datasets.list_images(dataset, root=root, purpose="evaluate")
     qfs = [qf] if isinstance(qf, int) else qf
-    return compare(restorer, load_images(sources), dataset, qfs)
+    return compare(restorer, load_images(sources), dataset, qfs, degradation)
 
 
 def log_rejection(image: str, reason: str) -> None:
@@ -103,46 +119,68 @@ def load_images(
         yield source.name, luma
 
 
+def jpeg_table(qf: int) -> np.ndarray:
+    """Return the quantisation table that a restorer is given at `qf`, (8, 8) uint8."""
+    return jpeg.quantization_table(qf).astype(np.uint8)
+
+
 def _evaluate(
     restorers: Sequence[Restorer | None],
     images: Iterable[NamedImage],
     dataset: str,
     qfs: Sequence[int],
+    degradation: Protocol,
 ) -> list[EvaluationResult]:
+    check_protocol(degradation)
     qfs = list(dict.fromkeys(qfs))
     if not qfs or not all(1 <= qf <= 100 for qf in qfs):
         raise ValueError(f"QFs {qfs}: choose one or more from 1 to 100")
     scores: list[list[ImageScore]] = [[] for _ in restorers]
-    for name, luma in images:
+    for name, pair in _pairs(images, degradation):
         for qf in qfs:
-            compressed, size = jpeg.compress(luma, qf)
+            compressed, size = jpeg.compress(pair.source, qf)
             for restorer, found in zip(restorers, scores, strict=True):
                 if restorer is not None and not found:
-                    restorer(compressed[:WARM_UP_PIXELS, :WARM_UP_PIXELS])
-                found.append(_score(restorer, name, qf, luma, compressed, size))
+                    warm_up = compressed[:WARM_UP_PIXELS, :WARM_UP_PIXELS]
+                    restorer(warm_up, jpeg_table(qf))
+                found.append(_score(restorer, name, qf, pair.original, compressed, size))
     if not scores[0]:
         raise ValueError(f"{dataset}: there is no image to evaluate")
-    return [EvaluationResult(dataset=dataset, per_image=tuple(found)) for found in scores]
+    return [
+        EvaluationResult(dataset=dataset, degradation=degradation, per_image=tuple(found))
+        for found in scores
+    ]
+
+
+def _pairs(images: Iterable[NamedImage], degradation: Protocol) -> Iterator[tuple[str, Pair]]:
+    """Yield what each image becomes before it is compressed."""
+    for name, luma in images:
+        if degradation == "rescaled":
+            height, width = rescaled_shape(*luma.shape)
+            if min(height, width) < MIN_SIDE:
+                log_rejection(name, f"too small: {width}x{height} when rescaled")
+                continue
+        yield name, before_jpeg(luma, degradation)
 
 
 def _score(
     restorer: Restorer | None,
     name: str,
     qf: int,
-    luma: np.ndarray,
+    original: np.ndarray,
     compressed: np.ndarray,
     size: int,
 ) -> ImageScore:
     restored, seconds = compressed, 0.0
     if restorer is not None:
         start = time.perf_counter()
-        restored = restorer(compressed)
+        restored = restorer(compressed, jpeg_table(qf))
         seconds = time.perf_counter() - start
     return ImageScore(
         image=name,
         qf=qf,
-        pixels=luma.size,
-        metrics={key: metric(luma, restored) for key, metric in METRICS.items()},
-        bpp=8 * size / luma.size,
+        pixels=original.size,
+        metrics={key: metric(original, restored) for key, metric in METRICS.items()},
+        bpp=8 * size / original.size,
         seconds=seconds,
     )

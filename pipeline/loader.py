@@ -1,5 +1,6 @@
 """From a patch store to shuffled batches: uint8 all the way, read ahead in the background."""
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -8,13 +9,23 @@ from itertools import count, groupby
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.epoch_plan import Window, plan_epoch
-from storage.patch_store import ShardEntry, StoreVersion, damaged, open_shard, read_open_rows
+from storage.patch_store import (
+    ShardEntry,
+    StoreVersion,
+    damaged,
+    open_shard,
+    read_open_rows,
+    read_quantization_tables,
+)
 from storage.schema import ORIGINAL, StoreError, qf_column
 
 WINDOW_BYTES = 256 << 20  # pixels that are shuffled together; at most two such windows are held
 BLOCK_BYTES = 8 << 20  # pixels that are gathered at once from a store held in memory
+BLOCK_SIDE = 8  # pixels; crops lie on the JPEG grid
+QUALITY, CROP, SHARE = 1, 2, 3  # what a random stream is for, part of its seed
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,26 @@ class Batch:
     """(N, side, side) uint8 luma."""
     degraded: torch.Tensor
     """(N, side, side) uint8 luma of the same patches after JPEG compression."""
+    tables: torch.Tensor
+    """(N, 8, 8) uint8: the quantisation table of each, rows of rising vertical frequency."""
+    rows: np.ndarray
+    """(N,) int64: which rows of the store they are, counted over its shards."""
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What is taken out of a window, in the order in which it is given."""
+
+    order: np.ndarray
+    """(rows,) int64: a row of the window."""
+    quality: np.ndarray
+    """(rows,) uint8: which of the loader's quality factors."""
+    corner: np.ndarray
+    """(rows, 2) int64: top and left of the crop, in pixels."""
+
+    def part(self, start: int, stop: int | None = None) -> "_Draw":
+        cut = slice(start, stop)
+        return _Draw(self.order[cut], self.quality[cut], self.corner[cut])
 
 
 @dataclass(frozen=True)
@@ -38,58 +69,87 @@ class _Block:
     epoch: int
     original: torch.Tensor
     degraded: torch.Tensor
+    tables: torch.Tensor
+    rows: np.ndarray
 
 
 class PatchLoader:
-    """Endless shuffled batches of one quality factor for one rank.
+    """Endless shuffled batches for one rank; several quality factors are mixed, one a patch.
 
-    A store whose two columns fit into `window_bytes` is read once and held in memory; of a larger
+    A store whose columns fit into `window_bytes` is read once and held in memory; of a larger
     one, one window is in use while the next is read.
     """
 
     def __init__(
         self,
         store: StoreVersion,
-        qf: int,
+        qfs: Sequence[int],
         batch: int,
         *,
         seed: tuple[int, ...] = (0,),
         rank: int = 0,
         world: int = 1,
+        side: int | None = None,
+        share: float = 1.0,
+        held_out: float = 0.0,
+        validation: bool = False,
         window_bytes: int = WINDOW_BYTES,
         pin_memory: bool = False,
     ) -> None:
         """Prepare to read; `batch` is the patches a step of this rank alone.
 
-        Raises StoreError if the store does not hold `qf`, or fewer patches than one step takes.
+        Args:
+            store: a version of a patch store.
+            qfs: quality factors; each patch gets one of them, drawn anew in every epoch.
+            batch: patches a step of this rank alone.
+            seed: decides the order, the quality factors and the crops.
+            rank: which of `world` loaders this one is; together they give every row once.
+            world: how many loaders share the store.
+            side: pixels; patches are cropped to it at random places of the 8x8 grid; None: not.
+            share: share of the row groups that is used, the same in every epoch.
+            held_out: share of the row groups, the last ones, that is for validation alone.
+            validation: whether this loader gives those held out, or the others.
+            window_bytes: pixels that are shuffled together.
+            pin_memory: whether batches lie in page-locked memory, for a GPU.
+
+        Raises StoreError if the store lacks a quality factor or the quantisation tables, has
+        smaller patches than `side`, or fewer patches than one step takes.
         """
-        if qf not in store.spec.qfs:
-            raise StoreError(f"{store.uri}: it has no QF {qf}, only {list(store.spec.qfs)}")
-        if store.rows < world * batch:
+        if missing := sorted(set(qfs) - set(store.spec.qfs)):
+            raise StoreError(f"{store.uri}: it has no QF {missing}, only {list(store.spec.qfs)}")
+        if side is not None and side > store.spec.side:
             raise StoreError(
-                f"{store.uri} has {store.rows} patches, fewer than a step takes ({world * batch}): "
-                "choose a smaller batch, or build the store from more images"
+                f"{store.uri}: its patches have a side of {store.spec.side}, asked for is {side}"
             )
+        self._row_groups = _chosen_groups(store, seed, share, held_out, validation)
+        self._rows = sum(group.rows for group in self._row_groups)
+        if self._rows < world * batch:
+            raise StoreError(
+                f"{store.uri} has {self._rows} patches, fewer than a step takes "
+                f"({world * batch}): choose a smaller batch, or build the store from more images"
+            )
+        tables = read_quantization_tables(store)
         self._store = store
-        self._columns = (ORIGINAL, qf_column(qf))
+        self._columns = (ORIGINAL, *(qf_column(qf) for qf in qfs))
+        self._tables = np.stack([tables[qf] for qf in qfs])
         self._batch = batch
         self._seed, self._rank, self._world = seed, rank, world
+        self._side = side or store.spec.side
         self._pin_memory = pin_memory
-        self._row_groups = _row_groups(store)
         self._starts = np.cumsum([0, *(group.rows for group in self._row_groups)])
-        self._row_bytes = 2 * store.spec.side**2
-        self._window_rows = window_bytes // self._row_bytes
-        self._held: tuple[np.ndarray, np.ndarray] | None = None
+        self._row_bytes = store.spec.side**2
+        self._window_bytes = window_bytes
+        self._held: list[np.ndarray] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps an epoch, the same on every rank."""
-        return self._store.rows // (self._world * self._batch)
+        return self._rows // (self._world * self._batch)
 
     @property
     def fits_in_memory(self) -> bool:
         """Whether the store is read once and held."""
-        return self._store.rows <= self._window_rows
+        return self._rows * self._row_bytes * len(self._columns) <= self._window_bytes
 
     def batches(self, first_step: int = 0) -> Generator[Batch, None, None]:
         """Yield batches from global step `first_step` on, epoch after epoch, without end.
@@ -108,7 +168,12 @@ class PatchLoader:
                 for i in range(len(block.original) // self._batch):
                     rows = slice(i * self._batch, (i + 1) * self._batch)
                     yield Batch(
-                        block.step + i, block.epoch, block.original[rows], block.degraded[rows]
+                        step=block.step + i,
+                        epoch=block.epoch,
+                        original=block.original[rows],
+                        degraded=block.degraded[rows],
+                        tables=block.tables[rows],
+                        rows=block.rows[rows],
                     )
 
     def _blocks(self, first_step: int) -> Generator[_Block, None, None]:
@@ -130,55 +195,109 @@ class PatchLoader:
             world=self._world,
             rank=self._rank,
             batch=self._batch,
-            window_rows=self._window_rows,
+            window_rows=self._window_bytes // (2 * self._row_bytes),
+        )
+
+    def _draw(self, window: Window) -> _Draw:
+        """Return what a window gives: a pure function of its seed."""
+        places = (self._store.spec.side - self._side) // BLOCK_SIDE + 1
+        quality, corner = (np.random.default_rng((*window.seed, use)) for use in (QUALITY, CROP))
+        return _Draw(
+            order=window.order(),
+            quality=quality.integers(len(self._tables), size=window.rows, dtype=np.uint8),
+            corner=corner.integers(places, size=(window.rows, 2)) * BLOCK_SIDE,
         )
 
     def _read_window(self, window: Window, step: int, epoch: int, skip: int) -> Iterator[_Block]:
-        order = window.order()[skip * self._batch :]
+        draw = self._draw(window).part(skip * self._batch)
+        step += skip
+        numbers = np.concatenate(
+            [np.arange(s.start, s.stop) + self._row_groups[s.group].first for s in window.spans]
+        )
         if not self.fits_in_memory:
-            yield _Block(step + skip, epoch, *self._gather_stored(window, order))
+            yield self._block(step, epoch, draw, numbers, *self._gather_stored(window, draw))
             return
         if self._held is None:
             self._held = self._read_all()
-        rows = np.concatenate(
+        held = np.concatenate(
             [np.arange(s.start, s.stop) + self._starts[s.group] for s in window.spans]
-        )[order]
-        size = max(1, BLOCK_BYTES // (self._row_bytes * self._batch)) * self._batch
-        for start in range(0, len(rows), size):
-            chosen = rows[start : start + size]
-            target = self._buffers(len(chosen))
-            for held, buffer in zip(self._held, target, strict=True):
-                np.take(held, chosen, axis=0, out=buffer.numpy(), mode="clip")
-            yield _Block(step + skip + start // self._batch, epoch, *target)
+        )
+        size = max(1, BLOCK_BYTES // (2 * self._row_bytes * self._batch)) * self._batch
+        for start in range(0, len(draw.order), size):
+            part = draw.part(start, start + size)
+            pixels = self._gather_held(self._held, held[part.order], part.quality)
+            yield self._block(step + start // self._batch, epoch, part, numbers, *pixels)
 
-    def _gather_stored(self, window: Window, order: np.ndarray) -> tuple[torch.Tensor, ...]:
+    def _block(
+        self,
+        step: int,
+        epoch: int,
+        draw: _Draw,
+        numbers: np.ndarray,
+        original: torch.Tensor,
+        degraded: torch.Tensor,
+    ) -> _Block:
+        return _Block(
+            step=step,
+            epoch=epoch,
+            original=self._cropped(original, draw.corner),
+            degraded=self._cropped(degraded, draw.corner),
+            tables=torch.from_numpy(self._tables[draw.quality]),
+            rows=numbers[draw.order],
+        )
+
+    def _cropped(self, patches: torch.Tensor, corner: np.ndarray) -> torch.Tensor:
+        if self._side == self._store.spec.side:
+            return patches
+        crops = torch.empty(
+            (len(patches), self._side, self._side), dtype=torch.uint8, pin_memory=self._pin_memory
+        )
+        views = sliding_window_view(patches.numpy(), (self._side, self._side), axis=(1, 2))  # type: ignore[call-overload]
+        crops.numpy()[:] = views[np.arange(len(patches)), corner[:, 0], corner[:, 1]]
+        return crops
+
+    def _gather_held(
+        self, held: Sequence[np.ndarray], rows: np.ndarray, quality: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        original, degraded = self._buffers(len(rows))
+        np.take(held[0], rows, axis=0, out=original.numpy(), mode="clip")
+        if len(held) == 2:
+            np.take(held[1], rows, axis=0, out=degraded.numpy(), mode="clip")
+            return original, degraded
+        for number, column in enumerate(held[1:]):
+            chosen = np.flatnonzero(quality == number)
+            degraded.numpy()[chosen] = column[rows[chosen]]
+        return original, degraded
+
+    def _gather_stored(self, window: Window, draw: _Draw) -> tuple[torch.Tensor, torch.Tensor]:
         """Read the window's row groups and put every row straight into its shuffled place."""
         place = np.full(window.rows, -1)
-        place[order] = np.arange(len(order))
+        place[draw.order] = np.arange(len(draw.order))
         starts = np.cumsum([0, *(span.stop - span.start for span in window.spans)])
-        target = self._buffers(len(order))
-        flat = [_as_items(buffer.numpy()) for buffer in target]
+        target = self._buffers(len(draw.order))
+        original, degraded = (_as_items(buffer.numpy()) for buffer in target)
         for number, columns in self._read([span.group for span in window.spans]):
             span = window.spans[number]
             places = place[starts[number] : starts[number + 1]]
-            wanted = places >= 0
-            for column, buffer in zip(columns, flat, strict=True):
-                items = _as_items(column)[span.start : span.stop]
-                buffer[places[wanted]] = items[wanted] if not wanted.all() else items
+            items = [_as_items(column)[span.start : span.stop] for column in columns]
+            wanted = np.flatnonzero(places >= 0)
+            _scatter(items[0], wanted, original, places)
+            for quality, compressed in enumerate(items[1:]):
+                rows = wanted[draw.quality[places[wanted]] == quality]
+                _scatter(compressed, rows, degraded, places)
         return target
 
-    def _read_all(self) -> tuple[np.ndarray, np.ndarray]:
+    def _read_all(self) -> list[np.ndarray]:
         side = self._store.spec.side
-        original, degraded = (
-            np.empty((self._store.rows, side, side), np.uint8) for _ in self._columns
-        )
+        held = [np.empty((self._rows, side, side), np.uint8) for _ in self._columns]
         for group, columns in self._read(range(len(self._row_groups))):
             rows = slice(self._starts[group], self._starts[group + 1])
-            original[rows], degraded[rows] = columns
-        return original, degraded
+            for array, column in zip(held, columns, strict=True):
+                array[rows] = column
+        return held
 
     def _read(self, groups: Sequence[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """Yield (position in `groups`, its two pixel columns), opening every shard once."""
+        """Yield (position in `groups`, its pixel columns), opening every shard once."""
 
         def shard_of(position: int) -> ShardEntry:
             return self._row_groups[groups[position]].shard
@@ -197,28 +316,53 @@ class PatchLoader:
 
     def _buffers(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         shape = (rows, self._store.spec.side, self._store.spec.side)
+        pinned = self._pin_memory and self._side == self._store.spec.side
         original, degraded = (
-            torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory) for _ in range(2)
+            torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)
         )
         return original, degraded
 
 
 @dataclass(frozen=True)
 class _RowGroup:
-    """Where a row group lies: its number within its shard."""
+    """Where a row group lies: its number within its shard, its first row within the store."""
 
     shard: ShardEntry
     number: int
+    first: int
     rows: int
 
 
+def _chosen_groups(
+    store: StoreVersion, seed: tuple[int, ...], share: float, held_out: float, validation: bool
+) -> list[_RowGroup]:
+    """Return the row groups that a loader gives, in store order."""
+    groups = _row_groups(store)
+    kept = len(groups) - math.ceil(held_out * len(groups))
+    if validation:
+        return groups[kept:]
+    if held_out and not kept:
+        raise StoreError(
+            f"{store.uri}: holding out {held_out:.0%} leaves nothing to train on, it has "
+            f"{len(groups)} row group: build the store from more images"
+        )
+    chosen = np.random.default_rng((*seed[:1], SHARE)).permutation(kept)
+    return [groups[i] for i in sorted(chosen[: math.ceil(share * kept)])]
+
+
 def _row_groups(store: StoreVersion) -> list[_RowGroup]:
-    size = store.row_group_rows
-    return [
-        _RowGroup(shard, number, min(size, shard.rows - start))
-        for shard in store.shards
-        for number, start in enumerate(range(0, shard.rows, size))
-    ]
+    size, first, groups = store.row_group_rows, 0, []
+    for shard in store.shards:
+        for number, start in enumerate(range(0, shard.rows, size)):
+            rows = min(size, shard.rows - start)
+            groups.append(_RowGroup(shard, number, first + start, rows))
+        first += shard.rows
+    return groups
+
+
+def _scatter(items: np.ndarray, rows: np.ndarray, target: np.ndarray, places: np.ndarray) -> None:
+    """Put `rows` of the items into their places."""
+    target[places[rows]] = items if len(rows) == len(items) else items[rows]
 
 
 def _as_items(pixels: np.ndarray) -> np.ndarray:

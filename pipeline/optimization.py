@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,16 +26,42 @@ def stage_spans(recipe: Recipe) -> Iterator[tuple[int, Stage, int, int]]:
 def learning_rate(stage: Stage, step: int) -> float:
     """Return the learning rate of a stage's step, counted from 0: a pure function of both.
 
-    It rises linearly to `lr` over the warm-up; a cosine then ends at `lr * final_lr_scale` in the
-    last step (Loshchilov & Hutter 2017, without restarts).
+    It rises linearly to `lr` over the warm-up. A cosine (Loshchilov & Hutter 2017, without
+    restarts) and an exponential then end at `lr * final_lr_scale` in the last step; what a plateau
+    takes off comes on top.
     """
     if step < stage.warmup_steps:
         return stage.lr * (step + 1) / (stage.warmup_steps + 1)
-    if stage.schedule == "constant":
-        return stage.lr
     progress = (step - stage.warmup_steps) / max(1, stage.steps - 1 - stage.warmup_steps)
-    height = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return stage.lr * (stage.final_lr_scale + (1 - stage.final_lr_scale) * height)
+    progress = min(1.0, progress)
+    if stage.schedule == "cosine":
+        height = 0.5 * (1 + math.cos(math.pi * progress))
+        return stage.lr * (stage.final_lr_scale + (1 - stage.final_lr_scale) * height)
+    if stage.schedule == "exponential":
+        return stage.lr * stage.final_lr_scale**progress
+    return stage.lr
+
+
+@dataclass
+class Plateau:
+    """How far the plateau schedule has gone down within a stage."""
+
+    best: float = -math.inf
+    """The highest validation PSNR so far, dB."""
+    waited: int = 0
+    """Validations since then."""
+    scale: float = 1.0
+    """What the learning rate is multiplied by."""
+
+    def update(self, stage: Stage, psnr: float) -> None:
+        """Take in a validation; the rate falls when the last few were no better than the best."""
+        if psnr > self.best:
+            self.best, self.waited = psnr, 0
+            return
+        self.waited += 1
+        if self.waited >= stage.plateau_patience:
+            self.scale *= stage.plateau_factor
+            self.waited = 0
 
 
 def make_optimizer(stage: Stage, network: nn.Module) -> torch.optim.Optimizer:
@@ -47,8 +74,11 @@ def make_optimizer(stage: Stage, network: nn.Module) -> torch.optim.Optimizer:
         {"params": list(last.parameters()), LR_SCALE: stage.last_layer_lr_scale},
     ]
     if stage.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=stage.lr, momentum=stage.momentum)
-    return torch.optim.Adam(groups, lr=stage.lr)
+        return torch.optim.SGD(
+            groups, lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay
+        )
+    kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=stage.lr, weight_decay=stage.weight_decay)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -75,12 +105,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         state.setdefault(int(number), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def dihedral(patches: Tensor, transform: int) -> Tensor:
-    """Turn (N, side, side) patches by `transform % 4` quarters, and flip them if it is 4 to 7."""
-    turned = torch.rot90(patches, transform % 4, (1, 2))
-    return (turned.flip(2) if transform >= 4 else turned).contiguous()
 
 
 def draw_transform(seed: int, step: int) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from pipeline.degrade import before_jpeg, rescaled_shape
 from pipeline.jpeg import compress
 from storage.schema import ORIGINAL, PatchSpec, qf_column
 
@@ -18,9 +19,9 @@ class PatchBlock:
     """Some consecutive patches of one image."""
 
     y: np.ndarray
-    """(N,) int32, top rows in the image."""
+    """(N,) int32, top rows in the image, after the reduction if it was rescaled."""
     x: np.ndarray
-    """(N,) int32, left columns in the image."""
+    """(N,) int32, left columns, likewise."""
     pixels: Mapping[str, np.ndarray]
     """Pixel column name -> (N, side, side) uint8, C-contiguous."""
 
@@ -32,23 +33,30 @@ def grid(height: int, width: int, spec: PatchSpec) -> tuple[np.ndarray, np.ndarr
     return np.repeat(ys, len(xs)), np.tile(xs, len(ys))
 
 
+def shape_to_cut(luma: np.ndarray, spec: PatchSpec) -> tuple[int, int]:
+    """Return height and width of what the patches of an image, (H, W), are cut from."""
+    height, width = luma.shape
+    return rescaled_shape(height, width) if spec.degradation == "rescaled" else (height, width)
+
+
 def patch_blocks(luma: np.ndarray, spec: PatchSpec) -> Iterator[PatchBlock]:
     """Yield every patch of an image with its compressed versions, a few MB at a time.
 
     `luma` is (H, W) uint8. With degradation `image` the whole image is compressed and then cut;
-    with `patch` each patch is compressed on its own.
+    with `patch` each patch is compressed on its own; with `rescaled` the image is reduced first,
+    then as with `image`.
     """
-    height, width = luma.shape
-    ys, xs = grid(height, width, spec)
+    ys, xs = grid(*shape_to_cut(luma, spec), spec)
     if not len(ys):
         return
+    pair = before_jpeg(luma, spec.degradation)
     compressed: dict[int, np.ndarray] = {}
-    if spec.degradation == "image":
-        compressed = {qf: compress(luma, qf)[0] for qf in spec.qfs}
+    if spec.degradation != "patch":
+        compressed = {qf: compress(pair.source, qf)[0] for qf in spec.qfs}
     step = max(1, BLOCK_PIXELS // spec.side**2)
     for start in range(0, len(ys), step):
         y, x = ys[start : start + step], xs[start : start + step]
-        original = _gather(luma, y, x, spec.side)
+        original = _gather(pair.original, y, x, spec.side)
         pixels = {ORIGINAL: original}
         for qf in spec.qfs:
             pixels[qf_column(qf)] = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from pipeline.degrade import STANDARD, Protocol
 from pipeline.metrics import METRICS
 from storage import files
 
@@ -36,6 +37,7 @@ class MeanScore:
 
     dataset: str
     qf: int
+    degradation: Protocol = STANDARD
     images: int
     """How many images the mean is over."""
     metrics: Mapping[str, float]
@@ -46,8 +48,11 @@ class MeanScore:
     """Wall time of the restorer alone over all images, a million pixels; 0 for JPEG itself."""
 
     def as_json_row(self) -> dict[str, str | int | float]:
-        """Return `dataset, qf, images`, the metrics by name, `bpp` and `seconds_per_mpx`."""
-        return {
+        """Return `dataset, qf, images`, the metrics by name, `bpp` and `seconds_per_mpx`.
+
+        A degradation that is not the standard one comes last, as `degradation`.
+        """
+        row = {
             "dataset": self.dataset,
             "qf": self.qf,
             "images": self.images,
@@ -55,6 +60,12 @@ class MeanScore:
             "bpp": self.bpp,
             "seconds_per_mpx": self.seconds_per_mpx,
         }
+        return row if self.degradation == STANDARD else {**row, "degradation": self.degradation}
+
+    @property
+    def label(self) -> str:
+        """What was evaluated: the dataset, with its degradation unless it is the standard one."""
+        return label_of(self.dataset, self.degradation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +73,14 @@ class EvaluationResult:
     """What one evaluation found, image by image; the means follow from that."""
 
     dataset: str
+    degradation: Protocol = STANDARD
+    """How the inputs were made; results of different ones are never compared."""
     per_image: tuple[ImageScore, ...]
+
+    @property
+    def label(self) -> str:
+        """What was evaluated: the dataset, with its degradation unless it is the standard one."""
+        return label_of(self.dataset, self.degradation)
 
     @property
     def rows(self) -> tuple[MeanScore, ...]:
@@ -75,15 +93,26 @@ class EvaluationResult:
         scores = [score for score in self.per_image if score.qf == qf]
         if not scores:
             known = sorted({score.qf for score in self.per_image})
-            raise ValueError(f"QF {qf} was not evaluated on {self.dataset}: choose one of {known}")
+            raise ValueError(f"QF {qf} was not evaluated on {self.label}: choose one of {known}")
         return MeanScore(
             dataset=self.dataset,
+            degradation=self.degradation,
             qf=qf,
             images=len(scores),
             metrics={name: fmean(score.metrics[name] for score in scores) for name in METRICS},
             bpp=fmean(score.bpp for score in scores),
             seconds_per_mpx=_seconds_per_mpx(scores),
         )
+
+    def mean_over(self, qfs: Sequence[int]) -> dict[str, float]:
+        """Return the mean of every metric over several quality factors, each of equal weight.
+
+        Raises ValueError if one was not evaluated, or for none.
+        """
+        if not qfs:
+            raise ValueError(f"{self.label}: give one or more QFs to take the mean over")
+        rows = [self.row(qf) for qf in qfs]
+        return {name: fmean(row.metrics[name] for row in rows) for name in METRICS}
 
     def as_json_rows(self) -> list[dict[str, str | int | float]]:
         """Return `MeanScore.as_json_row` of every quality factor."""
@@ -100,6 +129,7 @@ class Comparison:
 
     jpeg: EvaluationResult
     restored: EvaluationResult
+    """Of the same dataset and degradation."""
 
     def gain(self, qf: int, metric: str = "psnr") -> float:
         """Return the mean of a metric after restoration minus that of the JPEG."""
@@ -115,7 +145,7 @@ class Comparison:
             gains = {name: self.gain(row.qf, name) for name in METRICS}
             count = "1 image" if row.images == 1 else f"{row.images} images"
             lines += [
-                f"{row.dataset} QF{row.qf}, {count}",
+                f"{row.label} QF{row.qf}, {count}",
                 _line("JPEG", before.metrics) + f"{before.bpp:9.3f}",
                 _line("restored", row.metrics) + f"{row.bpp:9.3f}{row.seconds_per_mpx:9.3f}",
                 _line("gain", gains, sign="+"),
@@ -123,10 +153,16 @@ class Comparison:
         return "\n".join(lines)
 
 
+def label_of(dataset: str, degradation: Protocol) -> str:
+    """Return a dataset reference, followed by the degradation unless it is the standard one."""
+    return dataset if degradation == STANDARD else f"{dataset} {degradation}"
+
+
 def write_csv(results: Sequence[EvaluationResult], path: str | Path) -> None:
     """Write a table to a path or URI: every image of a quality factor, then the mean.
 
-    Columns: `dataset, qf, image, pixels`, the metrics, `bpp, seconds_per_mpx`.
+    Columns: `dataset, qf, image, pixels`, the metrics, `bpp, seconds_per_mpx`. `dataset` names the
+    degradation too where it is not the standard one: `live1 rescaled`.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
@@ -136,10 +172,10 @@ def write_csv(results: Sequence[EvaluationResult], path: str | Path) -> None:
             scores = [score for score in result.per_image if score.qf == row.qf]
             for score in scores:
                 values = [*score.metrics.values(), score.bpp, _seconds_per_mpx([score])]
-                table.writerow([result.dataset, row.qf, score.image, score.pixels, *values])
+                table.writerow([result.label, row.qf, score.image, score.pixels, *values])
             values = [*row.metrics.values(), row.bpp, row.seconds_per_mpx]
             pixels = sum(score.pixels for score in scores)
-            table.writerow([result.dataset, row.qf, MEAN, pixels, *values])
+            table.writerow([result.label, row.qf, MEAN, pixels, *values])
     files.write_bytes(str(path), text.getvalue().encode())
 
 

@@ -1,81 +1,58 @@
-"""Apply a network to whole images of any size, in overlapping tiles where they are large."""
+"""Apply a network to whole images of any size, in overlapping tiles where they are large.
 
-from collections.abc import Callable, Iterator
+A network that uses the mean of some features over the whole image (`pooled_features`) is given
+that mean in a second pass over the tiles.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from itertools import product
+from threading import Lock
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-Restorer = Callable[[np.ndarray], np.ndarray]
-"""Takes and returns luma, (H, W) uint8 of one shape; H and W are 8 pixels or more."""
+from models import needs_table
+from pipeline.spans import Span, Tiling, spans
 
-MIN_SIDE = 8
-"""Networks are promised at least this many pixels in height and width."""
+Restorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Takes luma, (H, W) uint8, and the quantisation table of the JPEG that it comes from, (8, 8) uint8
+with rows of rising vertical frequency; returns luma of the same shape. H and W are 8 or more."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Tiling:
-    """How an image is cut so that the tiles' results join into that of the whole image."""
-
-    side: int
-    """Height and width of the part that a tile contributes, in pixels, 1 or more."""
-    receptive_field: int
-    """Full width, in pixels, of what an output pixel depends on (an upper bound): half of it,
-    rounded down, to either side."""
-    multiple: int = 1
-    """Tiles start at multiples of this many pixels, so that a network which works on cells of
-    several pixels sees the same cells."""
-
-    def __post_init__(self) -> None:
-        for name in ("side", "receptive_field", "multiple"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: choose 1 or more pixels")
+_cudnn_settings = Lock()  # they are those of the whole process, and flows evaluate in threads
 
 
-@dataclass(frozen=True)
-class Span:
-    """One tile along one axis, in pixels: what it contributes, and what it looks at."""
+@runtime_checkable
+class Pooling(Protocol):
+    """A network that uses the mean of some of its features over the whole image."""
 
-    start: int
-    stop: int
-    outer_start: int
-    outer_stop: int
+    def pooled_features(self, x: Tensor) -> Tensor:
+        """Return these features, (N, 1, H, W) -> (N, C, H, W)."""
+        ...
+
+    def __call__(self, x: Tensor, pooled: Tensor | None = None) -> Tensor:
+        """Restore `x`, with `pooled`, (N, C, 1, 1), in place of their mean over `x`."""
+        ...
 
 
-def spans(length: int, tiling: Tiling) -> list[Span]:
-    """Cut an axis of `length` pixels: the contributions follow each other without a gap.
+def apply_tiled(
+    network: Callable[..., Tensor], x: Tensor, tiling: Tiling, table: Tensor | None = None
+) -> Tensor:
+    """Return `network(x)`, or `network(x, table)`, for (N, 1, H, W), computed tile by tile.
 
-    Every span looks half a receptive field beyond what it contributes, and at least MIN_SIDE
-    pixels, but never beyond the image: its ends stay the places where the network pads.
+    `table` is (N, 8, 8), for networks that need it. Equal to the whole image's result up to the
+    rounding of floating point. Raises ValueError when the network does not keep the shape of its
+    input.
     """
-    side = _round_up(tiling.side, tiling.multiple)
-    margin = _round_up(max(tiling.receptive_field // 2, MIN_SIDE), tiling.multiple)
-    found = []
-    for start in range(0, length, side):
-        stop = min(start + side, length)
-        found.append(Span(start, stop, max(0, start - margin), min(stop + margin, length)))
-    return found
-
-
-def apply_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tiling: Tiling) -> Tensor:
-    """Return `network(x)` for (N, 1, H, W), computed tile by tile.
-
-    Equal to the whole image's result up to the rounding of floating point. Raises ValueError when
-    the network does not keep the shape of its input.
-    """
+    beside = {} if table is None else {"table": table}
+    if isinstance(network, Pooling):
+        beside["pooled"] = _pooled_mean(network, x, tiling)
     output = torch.empty_like(x)
-    for row in spans(x.shape[2], tiling):
-        for column in spans(x.shape[3], tiling):
-            tile = x[:, :, row.outer_start : row.outer_stop, column.outer_start : column.outer_stop]
-            restored = _shape_kept(network, tile)
-            output[:, :, row.start : row.stop, column.start : column.stop] = restored[
-                :,
-                :,
-                row.start - row.outer_start : row.stop - row.outer_start,
-                column.start - column.outer_start : column.stop - column.outer_start,
-            ]
+    for row, column in _tiles(x, tiling):
+        restored = _shape_kept(network, x[..., row.outer, column.outer], beside)
+        output[..., row.own, column.own] = restored[..., row.inside, column.inside]
     return output
 
 
@@ -101,8 +78,9 @@ def network_restorer(
     """Return a function that restores luma images with `module`.
 
     Args:
-        module: any network that takes (N, 1, H, W) float32 in [0, 1] and gives the same shape.
-            It is used in evaluation mode and left in the mode it was in.
+        module: any network that takes (N, 1, H, W) float32 in [0, 1] and gives the same shape;
+            one that declares `needs_table` takes the JPEG's quantisation table, (N, 8, 8) float32,
+            beside it. It is used in evaluation mode and left in the mode it was in.
         device: where it computes, such as `cpu` or `cuda`; the module is moved there. None leaves
             it where it is.
         tile: side of the tiles in pixels; memory grows with its square.
@@ -117,14 +95,15 @@ def network_restorer(
         module.to(device)
     tiling = tiling_of(module, tile, receptive_field, multiple)
 
-    def restore(luma: np.ndarray) -> np.ndarray:
-        with _evaluation_mode(module), torch.inference_mode(), _full_precision():
-            x = torch.from_numpy(np.ascontiguousarray(luma)).to(_device_of(module))
-            x = x[None, None].float() / 255
+    def restore(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
+        device = _device_of(module)
+        with _evaluation_mode(module), torch.inference_mode(), _full_precision(device):
+            x = torch.from_numpy(np.ascontiguousarray(luma)).to(device)[None, None].float() / 255
+            steps = _table_tensor(table).to(device) if needs_table(module) else None
             if tiling is None or max(luma.shape) <= tile:
-                restored = _shape_kept(module, x)
+                restored = _shape_kept(module, x, {} if steps is None else {"table": steps})
             else:
-                restored = apply_tiled(module, x, tiling)
+                restored = apply_tiled(module, x, tiling, steps)
             if not restored.isfinite().all():
                 raise ValueError(
                     f"{_name(module)} gave values that are not finite for a {luma.shape} image: "
@@ -135,12 +114,30 @@ def network_restorer(
     return restore
 
 
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+def _tiles(x: Tensor, tiling: Tiling) -> Iterator[tuple[Span, Span]]:
+    """Yield rows and columns of every tile of (N, C, H, W)."""
+    return product(spans(x.shape[2], tiling), spans(x.shape[3], tiling))
 
 
-def _shape_kept(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    restored = network(x)
+def _pooled_mean(network: Pooling, x: Tensor, tiling: Tiling) -> Tensor:
+    """Return the mean over the whole image of the features that a network pools, (N, C, 1, 1)."""
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    features = x
+    for row, column in _tiles(x, tiling):
+        features = network.pooled_features(x[..., row.outer, column.outer])
+        own = features[..., row.inside, column.inside]
+        total = total + own.sum((2, 3), keepdim=True, dtype=torch.float64)
+    return (total / (x.shape[2] * x.shape[3])).to(features.dtype)
+
+
+def _table_tensor(table: np.ndarray) -> Tensor:
+    if table.shape != (8, 8):
+        raise ValueError(f"quantisation table of shape {table.shape}: give (8, 8)")
+    return torch.from_numpy(table.astype(np.float32))[None]
+
+
+def _shape_kept(network: Callable[..., Tensor], x: Tensor, beside: Mapping[str, Tensor]) -> Tensor:
+    restored = network(x, **beside)
     if restored.shape != x.shape:
         raise ValueError(
             f"{_name(network)} turned {tuple(x.shape)} into {tuple(restored.shape)}: "
@@ -149,7 +146,7 @@ def _shape_kept(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return restored
 
 
-def _name(network: Callable[[Tensor], Tensor]) -> str:
+def _name(network: Callable[..., Tensor]) -> str:
     return type(network).__name__ if isinstance(network, nn.Module) else repr(network)
 
 
@@ -172,7 +169,10 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def _full_precision(device: torch.device) -> Iterator[None]:
     """Compute convolutions in float32, not TF32: scores stay the same on every device."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    if device.type != "cuda":
+        yield
+        return
+    with _cudnn_settings, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield

@@ -7,9 +7,11 @@ Train replaces workers that die; the checkpoints are the loop's own.
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import ray
@@ -19,6 +21,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
+from pipeline.room import Node, Room, room_for
 from pipeline.training import train
 from pipeline.training_job import Record, TrainingError, TrainingJob, TrainingResult, World
 from storage.checkpoints import CheckpointError
@@ -27,7 +30,6 @@ from storage.schema import StoreError
 
 POLL_S = 0.25
 END_S = 8.0
-GPU_WORKER_THREADS = 4
 FINAL_ERRORS = (StoreError, CheckpointError, TrainingError, ValueError)  # a retry would not help
 
 
@@ -49,21 +51,22 @@ def run_training(
     storage: str,
     on_record: Callable[[Record], None] = lambda record: None,
     max_failures: int = 2,
+    stop: Event | None = None,
 ) -> TrainingResult:
     """Train on the Ray cluster that this process has joined; one GPU a worker with `use_gpu`.
 
     `on_record` is called in this thread, once a record, however often workers die and go on from
     the last checkpoint; after more than `max_failures` failures the training fails. `storage` is
     where Ray Train keeps its own files; every node must reach it, the store and the checkpoints.
-    Without `job.threads` the workers share the cores of the nodes. An exception in this thread,
-    KeyboardInterrupt included, ends the Ray work.
+    Each worker asks Ray for its threads and its GPU; a training that does not fit beside what runs
+    waits in Ray's queue. Without `job.threads` the workers get what `room_for` says, which does
+    not depend on what runs. An exception in this thread, KeyboardInterrupt included, ends the Ray
+    work, and so does `stop`, which any other thread may set.
 
-    Raises what `pipeline.training.train` raises, TrainingError when the workers keep failing, and
-    ValueError when the cluster is too small.
+    Raises what `pipeline.training.train` raises, TrainingError when the workers keep failing,
+    ValueError when the cluster is too small, and CancelledError after `stop`.
     """
-    threads = threads_a_worker(_node_cpus(use_gpu=use_gpu), workers, job.threads)
-    if use_gpu and job.threads is None:
-        threads = min(threads, GPU_WORKER_THREADS)
+    threads = cluster_room(workers, use_gpu=use_gpu, threads=job.threads).threads
     job = replace(
         job,
         store=_absolute(job.store),
@@ -88,26 +91,17 @@ def run_training(
     settings = {"job": job, "deadline": deadline, "mailbox": mailbox}
     fitting = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(settings, scaling, run)
     try:
-        return _watch(mailbox, fitting, job, on_record)
+        return _watch(mailbox, fitting, job, on_record, stop or Event())
     finally:
         _end(fitting)
         ray.kill(mailbox)
 
 
-def threads_a_worker(node_cpus: Sequence[int], workers: int, wanted: int | None = None) -> int:
-    """Return the most CPU threads that each of `workers` can have, or `wanted` if they fit.
-
-    A worker lies on one node. Raises ValueError when the nodes have too few cores.
-    """
-    choices = range(max(node_cpus, default=0), 0, -1) if wanted is None else [wanted]
-    for threads in choices:
-        if sum(cpus // threads for cpus in node_cpus) >= workers:
-            return threads
-    each = f" of {wanted} threads" if wanted else ""
-    raise ValueError(
-        f"{workers} workers{each} do not fit on nodes with {list(node_cpus)} cores: choose fewer "
-        "workers, fewer threads, or a larger cluster"
-    )
+def cluster_room(workers: int, *, use_gpu: bool, threads: int | None = None) -> Room:
+    """Return what `room_for` says of the cluster that this process has joined."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [Node(cpus=int(n.get("CPU", 0)), gpus=int(n.get("GPU", 0))) for n in alive]
+    return room_for(nodes, workers, use_gpu=use_gpu, wanted=threads)
 
 
 def _fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig) -> None:
@@ -168,15 +162,12 @@ def _watch(
     fitting: ray.ObjectRef,
     job: TrainingJob,
     on_record: Callable[[Record], None],
+    stop: Event,
 ) -> TrainingResult:
     """Hand records on until the training has ended; those that a restart repeats only once."""
     step, result = 0, None
-    while True:
-        try:
-            done = bool(ray.wait([fitting], timeout=POLL_S)[0])
-            news = _take_news(mailbox)
-        except RayError as error:
-            raise _failed(job, error) from error
+    while not stop.is_set():
+        done, news = _poll(mailbox, fitting, job)
         for record in news.records:
             if record.step > step:
                 step = record.step
@@ -188,10 +179,16 @@ def _watch(
             return result
         if done:
             _raise_failure(fitting, job)
+    raise CancelledError(f"recipe {job.recipe.name}: stopped at step {step}")
 
 
-def _take_news(mailbox: ActorHandle) -> News:
-    return cast(News, ray.get(mailbox.take_news.remote()))
+def _poll(mailbox: ActorHandle, fitting: ray.ObjectRef, job: TrainingJob) -> tuple[bool, News]:
+    """Wait for a moment; return whether the training has ended, and what came until then."""
+    try:
+        done = bool(ray.wait([fitting], timeout=POLL_S)[0])
+        return done, cast(News, ray.get(mailbox.take_news.remote()))
+    except RayError as error:
+        raise _failed(job, error) from error
 
 
 def _raise_failure(fitting: ray.ObjectRef, job: TrainingJob) -> None:
@@ -208,11 +205,6 @@ def _failed(job: TrainingJob, error: Exception) -> TrainingError:
         f"recipe {job.recipe.name}: its Ray workers failed too often, lastly with: {reason}. "
         f"Run it again to go on from the checkpoints in {job.checkpoints}"
     )
-
-
-def _node_cpus(*, use_gpu: bool) -> list[int]:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [int(node.get("CPU", 0)) for node in nodes if not use_gpu or node.get("GPU", 0) >= 1]
 
 
 def _absolute(uri: str) -> str:

@@ -71,6 +71,9 @@ class Record:
     """Patches a second, over all workers together."""
     seconds: float
     """Seconds of training up to here, those before an interruption included."""
+    validation_psnr: float | None = None
+    """PSNR on the patches held out, dB, at the last look since the record before; see
+    `pipeline.validation`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,30 +3,28 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from models.losses import LOSSES
-from pipeline.loader import Batch, PatchLoader
+from pipeline.averaging import WeightAverage
+from pipeline.loader import PatchLoader
 from pipeline.optimization import (
-    dihedral,
-    draw_transform,
+    Plateau,
     learning_rate,
-    make_optimizer,
     optimizer_tensors,
     restore_optimizer,
-    seed_network,
-    set_learning_rate,
     stage_spans,
 )
 from pipeline.recipes.base import Recipe, Stage
+from pipeline.training_faults import first_bad_batch
 from pipeline.training_job import (
     WEIGHTS,
     Record,
@@ -42,6 +40,8 @@ from pipeline.training_start import (
     job_identity,
     share_of_batch,
 )
+from pipeline.training_step import StageStep
+from pipeline.validation import Validation
 from pipeline.weights import save_weights
 from storage import files
 from storage.checkpoints import Checkpoint, prune_checkpoints, save_checkpoint
@@ -77,12 +77,20 @@ class Training:
         self.history: list[Record] = []
         self.seconds_before = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
+        self.plateau = Plateau()
+        self.validation_psnr: float | None = None
         self.optimizer_state: dict[str, Tensor] = {}
-        if checkpoint := agreed_checkpoint(job.checkpoints, world):
+        checkpoint = agreed_checkpoint(job.checkpoints, world)
+        if checkpoint:
             self._resume(checkpoint)
         self.network.to(world.device)
         if self.cuda:
             convert_conv2d_weight_memory_format(self.network, torch.channels_last)
+        self.average: WeightAverage | None = None
+        if self.recipe.ema_decay is not None:
+            self.average = WeightAverage(self.network, self.recipe.ema_decay)
+            if checkpoint:
+                self.average.restore(checkpoint.tensors["average"])
         self.model: nn.Module = self.network.train()
         if world.size > 1:
             self.model = DistributedDataParallel(self.network)
@@ -107,45 +115,57 @@ class Training:
         )
 
     def _run_stage(self, index: int, stage: Stage, first: int, end: int) -> None:
-        self.optimizer = make_optimizer(stage, self.network)
+        steps = StageStep(self.recipe, stage, self.world, self.network, self.model, self.average)
+        self.optimizer = steps.optimizer
         if self.step > first:
             restore_optimizer(self.optimizer, self.optimizer_state)
+        else:
+            self.plateau = Plateau()
         loader = PatchLoader(
             self.store,
-            self.recipe.qf,
+            self.recipe.qfs,
             share_of_batch(stage.batch, self.world.size),
             seed=(self.recipe.seed, index),
             rank=self.world.rank,
             world=self.world.size,
+            side=stage.side,
+            share=stage.share,
+            held_out=self.recipe.validation_share,
             pin_memory=self.cuda,
         )
+        validation = (
+            Validation(self.store, self.recipe, stage, self.world) if stage.validate_every else None
+        )
         losses: list[Tensor] = []
+        rows: list[np.ndarray] = []
         with closing(loader.batches(self.step - first)) as batches:
             while self.step < end and not self.stopped:
-                lr = learning_rate(stage, self.step - first)
-                losses.append(self._take_step(stage, lr, next(batches)))
+                lr = learning_rate(stage, self.step - first) * self.plateau.scale
+                batch = next(batches)
+                losses.append(steps.take(self.step, lr, batch))
+                rows.append(batch.rows)
                 self.step += 1
+                if validation and (self.step - first) % stage.validate_every == 0:
+                    self._validate(stage, validation)
                 if self.step == end or self.step % SYNC_STEPS == 0:
-                    self._synchronise(stage, lr, losses, at_end=self.step == end)
+                    self._synchronise(stage, lr, losses, rows, at_end=self.step == end)
                     losses.clear()
+                    rows.clear()
 
-    def _take_step(self, stage: Stage, lr: float, batch: Batch) -> Tensor:
-        seed, device = self.recipe.seed, self.world.device
-        seed_network(seed, self.step, self.world.rank)
-        set_learning_rate(self.optimizer, lr)
-        transform = draw_transform(seed, self.step) if stage.augment else 0
-        original, degraded = (
-            _to_network(patches, transform, device) for patches in (batch.original, batch.degraded)
-        )
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.cuda):
-            output = self.model(degraded)
-        loss = LOSSES[stage.loss](output.float(), original)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+    def _validate(self, stage: Stage, validation: Validation) -> None:
+        self.validation_psnr = validation.psnr(self.network, self._given_weights())
+        if stage.schedule == "plateau":
+            self.plateau.update(stage, self.validation_psnr)
 
-    def _synchronise(self, stage: Stage, lr: float, losses: list[Tensor], *, at_end: bool) -> None:
+    def _synchronise(
+        self,
+        stage: Stage,
+        lr: float,
+        losses: list[Tensor],
+        rows: list[np.ndarray],
+        *,
+        at_end: bool,
+    ) -> None:
         """Agree with the other ranks on the loss and on stopping; record and save when due."""
         overdue = self.job.stop_after_s is not None and self._elapsed() >= self.job.stop_after_s
         total = torch.stack(losses).double().sum()
@@ -156,8 +176,8 @@ class Training:
         self.loss_sum += loss / self.world.size
         self.loss_steps += len(losses)
         self.stopped = votes > 0
-        if not math.isfinite(self.loss_sum):
-            raise self._diverged("the loss is not finite")
+        if not math.isfinite(loss):
+            raise self._diverged(first_bad_batch(self.store, self.world, self.step, losses, rows))
         if at_end or self.step % record_steps(self.recipe) == 0:
             self._record(stage, lr)
         waited = time.monotonic() - self.saved_at
@@ -174,7 +194,9 @@ class Training:
             lr=lr,
             samples_per_s=samples / max(1e-9, now - self.recorded_at),
             seconds=self._seconds(),
+            validation_psnr=self.validation_psnr,
         )
+        self.validation_psnr = None
         self.recorded_at, self.recorded_step = now, self.step
         self.loss_sum, self.loss_steps = 0.0, 0
         self.history.append(record)
@@ -183,7 +205,11 @@ class Training:
 
     def _save_weights(self) -> None:
         """Publish the weights beside the checkpoints, to be scored at any time."""
-        save_weights(self.weights, self.network, self.recipe, self.step)
+        save_weights(self.weights, self._given_weights(), self.recipe, self.step)
+
+    def _given_weights(self) -> Mapping[str, Tensor]:
+        """Return the weights that count: the moving average if there is one."""
+        return self.average.tensors if self.average is not None else self.network.state_dict()
 
     def _save(self) -> None:
         model = self.network.state_dict()
@@ -194,8 +220,12 @@ class Training:
             "seconds": self._seconds(),
             "loss": [self.loss_sum, self.loss_steps],
             "history": [asdict(record) for record in self.history],
+            "plateau": asdict(self.plateau) if math.isfinite(self.plateau.best) else {},
+            "validation_psnr": self.validation_psnr,
         }
         tensors = {"model": model, "optimizer": optimizer_tensors(self.optimizer)}
+        if self.average is not None:
+            tensors["average"] = self.average.tensors
         save_checkpoint(self.job.checkpoints, self.step, tensors, state)
         self._save_weights()
         prune_checkpoints(self.job.checkpoints)
@@ -209,6 +239,8 @@ class Training:
         self.seconds_before = checkpoint.state["seconds"]
         self.loss_sum, self.loss_steps = checkpoint.state["loss"]
         self.history = [Record(**values) for values in checkpoint.state["history"]]
+        self.plateau = Plateau(**checkpoint.state["plateau"])
+        self.validation_psnr = checkpoint.state["validation_psnr"]
         logger.info("%s goes on from %s", self.recipe.name, checkpoint.uri)
 
     def _diverged(self, what: str) -> TrainingError:
@@ -222,9 +254,3 @@ class Training:
 
     def _seconds(self) -> float:
         return self.seconds_before + self._elapsed()
-
-
-def _to_network(patches: Tensor, transform: int, device: torch.device) -> Tensor:
-    """(N, side, side) uint8 -> (N, 1, side, side) float32 in [0, 1] on the device, transformed."""
-    there = patches.to(device, non_blocking=True)
-    return dihedral(there, transform).unsqueeze(1).float() / 255

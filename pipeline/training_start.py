@@ -57,15 +57,15 @@ def share_of_batch(batch: int, workers: int) -> int:
 
 
 def check_store(recipe: Recipe, store: StoreVersion) -> None:
-    """Raise StoreError unless the store holds the recipe's patches at its quality factor."""
+    """Raise StoreError unless the store holds the recipe's patches at its quality factors."""
     ours, theirs = recipe.patches, store.spec
     differing = [
         f"{name} {getattr(theirs, name)} instead of {getattr(ours, name)}"
         for name in ("side", "stride", "degradation", "luma")
         if getattr(theirs, name) != getattr(ours, name)
     ]
-    if recipe.qf not in theirs.qfs:
-        differing.append(f"no QF {recipe.qf}, only {list(theirs.qfs)}")
+    if missing := sorted(set(recipe.qfs) - set(theirs.qfs)):
+        differing.append(f"no QF {missing}, only {list(theirs.qfs)}")
     if differing:
         qfs = " ".join(str(qf) for qf in ours.qfs)
         raise StoreError(

@@ -26,24 +26,24 @@ class Origin:
     """Of the recipe."""
     architecture: str
     options: dict[str, object]
-    qf: int
-    """JPEG quality factor that the network was trained for."""
+    qfs: tuple[int, ...]
+    """JPEG quality factors that the network was trained for."""
     step: int
     """Optimiser steps behind the weights."""
 
 
-def save_weights(uri: str, network: nn.Module, recipe: Recipe, step: int) -> None:
-    """Publish a network's weights with their origin and a SHA-256 of the tensors."""
+def save_weights(uri: str, weights: Mapping[str, Tensor], recipe: Recipe, step: int) -> None:
+    """Publish a network's state dictionary with its origin and a SHA-256 of the tensors."""
     tensors = {
         name: value.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
-        for name, value in network.state_dict().items()
+        for name, value in weights.items()
     }
     origin = Origin(
         recipe=recipe.name,
         fingerprint=recipe.fingerprint,
         architecture=recipe.architecture,
         options=recipe.options,
-        qf=recipe.qf,
+        qfs=recipe.qfs,
         step=step,
     )
     digest = _tensor_digest(save(tensors))
@@ -59,7 +59,7 @@ def load_weights(uri: str) -> tuple[Origin, Mapping[str, Tensor]]:
         note = json.loads(_header(content)["__metadata__"][KEY])
         if note.pop("sha256") != _tensor_digest(content):
             raise ValueError("its SHA-256 is not the recorded one")
-        return Origin(**note), tensors
+        return Origin(**{**note, "qfs": tuple(note["qfs"])}), tensors
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{uri} is missing, damaged or not weights of a qfactory training ({error!r}); "

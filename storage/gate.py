@@ -12,10 +12,11 @@ MARGIN_DB = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class GateScores:
-    """What the gate compares: means over one dataset at one quality factor."""
+    """What the gate compares: means over one dataset at one or more quality factors."""
 
     dataset: str
-    qf: int
+    qfs: tuple[int, ...]
+    """The scores are the means over these; a network for one quality factor has one."""
     psnr: float
     """dB."""
     ssim: float
@@ -23,7 +24,14 @@ class GateScores:
     psnr_b: float
     """dB."""
 
+    @property
+    def label(self) -> str:
+        """The dataset and the quality factors, such as `live1 QF10` or `live1 QF10,20`."""
+        return f"{self.dataset} QF{','.join(map(str, self.qfs))}"
+
     def __post_init__(self) -> None:
+        if not self.qfs:
+            raise ValueError(f"qfs {self.qfs}: gate scores are of one quality factor or more")
         for name in ("psnr", "ssim", "psnr_b"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} {getattr(self, name)}: a gate score must be a number")
@@ -46,19 +54,19 @@ def decide(
     """Apply the gate: at least `margin_db` more PSNR than the champion, no SSIM or PSNR-B lost.
 
     Without a champion, `jpeg` (the scores of the JPEGs themselves) is what a version has to beat;
-    without that too, every version passes. Scores of another dataset or quality factor cannot be
-    compared and do not pass.
+    without that too, every version passes. Scores of another dataset or other quality factors
+    cannot be compared and do not pass.
     """
     holder = "the champion"
     if champion is None:
         if jpeg is None:
             return Decision(alias=CHAMPION, reason="the first version with scores")
         champion, holder = jpeg, "JPEG"
-    if (new.dataset, new.qf) != (champion.dataset, champion.qf):
+    if new.label != champion.label:
         return Decision(
             alias=CHALLENGER,
-            reason=f"scored on {new.dataset} QF{new.qf}, {holder} on {champion.dataset} "
-            f"QF{champion.qf}: score both on the same set",
+            reason=f"scored on {new.label}, {holder} on {champion.label}: score both on the same "
+            "set",
         )
     gain = new.psnr - champion.psnr
     losses = [
@@ -73,7 +81,7 @@ def decide(
         losses.insert(0, f"PSNR gain over {holder} {gain:+.3f} dB is below {margin_db} dB")
     if losses:
         return Decision(alias=CHALLENGER, reason="; ".join(losses))
-    told = f"PSNR gain over {holder} {gain:+.3f} dB on {new.dataset} QF{new.qf}"
+    told = f"PSNR gain over {holder} {gain:+.3f} dB on {new.label}"
     return Decision(alias=CHAMPION, reason=told)
 
 

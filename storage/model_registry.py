@@ -273,7 +273,8 @@ class ModelRegistry:
         decision: Decision,
         move: int | None = None,
     ) -> None:
-        notes = {**asdict(scores), "reason": decision.reason}
+        qfs = " ".join(map(str, scores.qfs))
+        notes = {**asdict(scores), "qfs": qfs, "reason": decision.reason}
         if move is not None:
             notes["move"] = move
         notes["decision"] = decision.alias  # last: rivals look at the others only with it
@@ -310,13 +311,18 @@ def _insist(write: Callable[[], object]) -> None:
 
 
 def scores_of(version: RegisteredVersion | None) -> GateScores | None:
-    """Return the gate scores that a version was promoted with; None if it has none."""
+    """Return the gate scores that a version was promoted with; None if it has none.
+
+    The tag `gate.qfs` holds the quality factors with spaces between them; versions promoted before
+    there were blind networks have one, in `gate.qf`.
+    """
     tags = version.tags if version is not None else {}
     if GATE_TAG + "decision" not in tags:
         return None
+    qfs = tags.get(GATE_TAG + "qfs") or tags[GATE_TAG + "qf"]
     return GateScores(
         dataset=tags[GATE_TAG + "dataset"],
-        qf=int(tags[GATE_TAG + "qf"]),
+        qfs=tuple(map(int, qfs.split())),
         psnr=float(tags[GATE_TAG + "psnr"]),
         ssim=float(tags[GATE_TAG + "ssim"]),
         psnr_b=float(tags[GATE_TAG + "psnr_b"]),

@@ -7,7 +7,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from shlex import quote
@@ -207,6 +207,30 @@ def read_open_rows(
     except (OSError, pa.ArrowException) as error:
         raise damaged(store, shard, error) from error
     return [_pixels(table.column(name), store.spec.side) for name in columns]
+
+
+def read_quantization_tables(store: StoreVersion) -> dict[int, np.ndarray]:
+    """Return QF -> luma quantisation table, (8, 8) uint8, rows of rising vertical frequency.
+
+    Raises StoreError if the shards do not tell it for all of the store's quality factors.
+    """
+    with open_shard(store, store.shards[0]) as parquet:
+        notes = parquet.metadata.metadata or {}
+    tables = json.loads(notes.get(b"qfactory.quantization_tables", b"{}"))
+    if missing := [qf for qf in store.spec.qfs if str(qf) not in tables]:
+        raise damaged(store, store.shards[0], f"it has no quantisation table of QF {missing}")
+    return {int(qf): np.array(table, np.uint8).reshape(8, 8) for qf, table in tables.items()}
+
+
+def locate_rows(store: StoreVersion, rows: Iterable[int]) -> dict[str, list[int]]:
+    """Return shard key -> rows within that shard, of rows that are counted over the store."""
+    ends = np.cumsum([shard.rows for shard in store.shards])
+    found: dict[str, list[int]] = {}
+    for row in sorted(int(row) for row in rows):
+        at = int(np.searchsorted(ends, row, side="right"))
+        shard = store.shards[at]
+        found.setdefault(shard.key, []).append(row - int(ends[at]) + shard.rows)
+    return found
 
 
 def damaged(store: StoreVersion, shard: ShardEntry, reason: object) -> StoreError:

@@ -13,7 +13,7 @@ QUALITY_FACTORS = range(1, 101)
 LUMA_RULE = "matlab-studio-y"  # floor(16 + (65.481 R + 128.553 G + 24.966 B) / 255 + 0.5)
 ORIGINAL = "original"
 
-Degradation = Literal["image", "patch"]
+Degradation = Literal["image", "patch", "rescaled"]
 
 
 class StoreError(Exception):
@@ -32,7 +32,8 @@ class PatchSpec:
     """JPEG quality factors, 1 to 100, ascending; each becomes one column."""
     degradation: Degradation
     """`image`: the whole image is compressed, then cut. `patch`: cut first, then each patch is
-    compressed on its own, so that it starts at a JPEG block (AR-CNN's sub-images)."""
+    compressed on its own, so that it starts at a JPEG block (AR-CNN's sub-images). `rescaled`: the
+    image is made smaller, compressed, then cut (pipeline/degrade.py)."""
     luma: str = LUMA_RULE
     """The rule that made one channel out of colour (uint8 in, uint8 out)."""
 

@@ -59,6 +59,8 @@ def platform(tmp_path_factory):
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PWD": str(PROJECT),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "QFACTORY_WORKSPACE": str(home / "workspace"),
         "PYTHONPATH": str(PROJECT),
     }
@@ -120,13 +122,20 @@ def newest_run(environment, flow):
     return api(environment, "flow_runs/filter", body)[0]
 
 
-def end_of(environment, flow):
-    """Wait for the newest run of a flow to end, and return it."""
+def start(environment, flow, **parameters):
+    """Ask for a run of a flow's deployment, as the UI does, and return its id."""
+    deployment = api(environment, f"deployments/name/{flow}/default")["id"]
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    return api(environment, f"deployments/{deployment}/create_flow_run", body)["id"]
+
+
+def end_of(environment, run_id):
+    """Wait for a flow run to end, and return it."""
     ends = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     return wait_until(
-        lambda: (run := newest_run(environment, flow))["state_type"] in ends and run,
+        lambda: (run := api(environment, f"flow_runs/{run_id}"))["state_type"] in ends and run,
         240,
-        f"the end of {flow}",
+        f"the end of {run_id}",
     )
 
 
@@ -148,9 +157,9 @@ def test_every_deployment_is_there_with_its_queue_and_its_schedule_off(platform)
 def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model(platform):
     prefect(
         platform, "deployment", "run", "study/default",
-        "-p", "dataset=sample", "-p", f"steps={STEPS}", "-p", 'recipes=["quickres-qf10"]',
+        "-p", "dataset=sample", "-p", f"steps={STEPS}", "-p", 'recipes=["quickres-qf1*"]',
     )  # fmt: skip
-    ended = end_of(platform, "study")
+    ended = end_of(platform, newest_run(platform, "study")["id"])
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
     (version,) = ModelRegistry(mlflow_uri(platform)).versions("qfactory-quickres-qf10")
     assert version.tags["recipe"] == "quickres-qf10"
@@ -162,17 +171,18 @@ def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model
 
 
 def test_the_other_deployments_complete_with_a_link_to_mlflow(platform):
-    runs = {
-        "build-patches": ["dataset=sample", "side=64", "stride=32", "degradation=image"],
-        "train": ["recipe=quickres-qf10", "dataset=sample", f"steps={STEPS + 1}"],
-        "evaluate": ["network=qfactory-quickres-qf10@challenger", 'dataset=["sample"]', "qf=[10]"],
-    }
-    for flow, parameters in runs.items():
-        options = [word for parameter in parameters for word in ("-p", parameter)]
-        prefect(platform, "deployment", "run", f"{flow}/default", *options)
-        ended = end_of(platform, flow)
+    asked = {
+        "build-patches": {"dataset": "sample", "side": 64, "stride": 32, "degradation": "image"},
+        "train": {"recipe": "quickres-qf10", "dataset": "sample", "steps": STEPS + 1},
+        "evaluate": {
+            "network": "qfactory-quickres-qf10@challenger", "dataset": ["sample"], "qf": [10],
+        },
+    }  # fmt: skip
+    runs = [start(platform, flow, **parameters) for flow, parameters in asked.items()]
+    for run_id in runs:
+        ended = end_of(platform, run_id)
         assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
-        body = {"flow_runs": {"id": {"any_": [ended["id"]]}}}
+        body = {"flow_runs": {"id": {"any_": [run_id]}}}
         assert "mlflow-run" in {a["key"] for a in api(platform, "artifacts/filter", body)}
 
 
@@ -187,24 +197,21 @@ def test_a_bad_parameter_is_refused_before_anything_runs(platform):
     assert api(platform, "flow_runs/count", {}) == before
 
 
-def test_a_cancelled_study_stops_its_ray_work_and_leaves_no_run_running(platform):
-    prefect(
-        platform, "deployment", "run", "study/default",
-        "-p", "dataset=sample", "-p", "steps=100000", "-p", "name=cancelled",
+def test_a_cancelled_study_stops_all_its_trainings_and_leaves_no_run_running(platform):
+    run_id = start(
+        platform, "study",
+        recipes=["quickres-qf[12]0"], threads=1, steps=100_000, name="cancelled",
     )  # fmt: skip
     client = open_client(mlflow_uri(platform))
 
-    def training_run():
+    def training_runs():
         found = client.get_experiment_by_name("cancelled")
         runs = client.search_runs([found.experiment_id]) if found else []
-        return any("loss" in run.data.metrics for run in runs)
+        return sum("loss" in run.data.metrics for run in runs) == 2
 
-    wait_until(training_run, 180, "the first loss in MLflow")
-    run = newest_run(platform, "study")
-    prefect(platform, "flow-run", "cancel", run["id"])
-    wait_until(
-        lambda: newest_run(platform, "study")["state_type"] == "CANCELLED", 90, "the cancellation"
-    )
+    wait_until(training_runs, 180, "the first loss of both trainings in MLflow")
+    prefect(platform, "flow-run", "cancel", run_id)
+    assert end_of(platform, run_id)["state_type"] == "CANCELLED"
     experiment = client.get_experiment_by_name("cancelled")
     assert experiment is not None
     wait_until(

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: real images, a minute of training, a gain, a usable model."""
+"""The main job as a user runs it: real images, little training, a gain, a usable model."""
 
 import json
 import os
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 QFACTORY = str(Path(sys.executable).with_name("qfactory"))
 STUDY = (
-    "study", "--dataset", "bsds500:val", "--recipes", "quickres-qf10", "--steps", "900",
+    "study", "--dataset", "bsds500:val", "--recipes", "quickres-qf10", "--steps", "500",
     "--evaluate-on", "classic5", "live1", "--name", "end-to-end",
 )  # fmt: skip
 CONSUMER = """
@@ -62,13 +62,13 @@ def mlflow_uri(workspace):
     return f"sqlite:///{workspace}/mlflow.db"
 
 
-def test_a_minute_of_training_beats_jpeg_on_classic5_and_live1(
+def test_half_a_minute_of_training_beats_jpeg_on_classic5_and_live1(
     workspace, datasets_root, first_study
 ):
     assert "store built" in first_study
     champion = ModelRegistry(mlflow_uri(workspace)).champion("qfactory-quickres-qf10")
     assert champion is not None
-    scores = json.loads(champion.tags["scores"])
+    scores = {name: row for name, (row,) in json.loads(champion.tags["scores"]).items()}
     assert scores["classic5"]["psnr"] > 27.82 + 0.5
     assert scores["classic5"]["ssim"] > 0.7800
     assert scores["classic5"]["psnr_b"] > 25.21 + 1
@@ -92,7 +92,7 @@ def test_the_run_in_mlflow_tells_how_the_model_was_made(workspace, first_study):
     run = runs["quickres-qf10"]
     assert run.data.tags["mlflow.parentRunId"] == runs["end-to-end"].info.run_id
     assert run.data.params["recipe"] == "quickres-qf10"
-    assert run.data.params["steps"] == "900"
+    assert run.data.params["steps"] == "500"
     assert run.data.metrics["classic5/qf10/psnr"] > run.data.metrics["classic5/qf10/jpeg_psnr"]
     losses = client.get_metric_history(run.info.run_id, "loss")
     assert len(losses) > 5
@@ -128,7 +128,8 @@ def test_the_same_study_again_reuses_store_training_and_model(
 ):
     again = qfactory(workspace, datasets_root, *STUDY)
     assert "store reused" in again
-    assert "holds the same weights already" in again
+    assert "reused quickres-qf10: models:/qfactory-quickres-qf10/1 has the same" in again
+    assert "\ntrained " not in again
     versions = ModelRegistry(mlflow_uri(workspace)).versions("qfactory-quickres-qf10")
     assert [v.version for v in versions] == [1]
 
@@ -144,11 +145,11 @@ def test_the_registered_model_scores_the_same_as_the_training_said(
     (row,) = json.loads(printed[printed.index("[") : printed.rindex("]") + 1])
     assert list(row) == [
         "dataset", "qf", "images", "psnr", "ssim", "ssim_gaussian", "psnr_b", "bpp",
-        "seconds_per_mpx",
+        "seconds_per_mpx", "published",
     ]  # fmt: skip
     champion = ModelRegistry(mlflow_uri(workspace)).champion("qfactory-quickres-qf10")
     assert champion is not None
-    said = json.loads(champion.tags["scores"])["classic5"]
+    (said,) = json.loads(champion.tags["scores"])["classic5"]
     assert row["psnr"] == pytest.approx(said["psnr"], abs=1e-3)
 
 

@@ -13,8 +13,16 @@ from skimage import data
 from torch import nn
 
 from pipeline import datasets
-from pipeline.evaluate import compare, evaluate, load_images, network_restorer, score
-from pipeline.jpeg import compress
+from pipeline.degrade import before_jpeg
+from pipeline.evaluate import (
+    compare,
+    evaluate,
+    jpeg_table,
+    load_images,
+    network_restorer,
+    score,
+)
+from pipeline.jpeg import compress, quantization_table
 from pipeline.metrics import METRICS, psnr
 
 KEYS = [
@@ -39,8 +47,9 @@ def crops() -> list[tuple[str, np.ndarray]]:
     ]
 
 
-def smoothed(luma: np.ndarray) -> np.ndarray:
-    return network_restorer(nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False))(luma)
+def smoothed(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
+    blur = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+    return network_restorer(blur)(luma, table)
 
 
 def test_jpeg_on_classic5_scores_what_the_papers_print(datasets_root):
@@ -72,7 +81,8 @@ def test_the_mean_is_over_the_images_and_every_image_is_kept(crops):
     result = evaluate(smoothed, crops, "two", [30, 10])
     assert [row.qf for row in result.rows] == [30, 10]
     assert len(result.per_image) == 4
-    expected = [psnr(luma, smoothed(compress(luma, 10)[0])) for _, luma in crops]
+    table = jpeg_table(10)
+    expected = [psnr(luma, smoothed(compress(luma, 10)[0], table)) for _, luma in crops]
     assert [s.metrics["psnr"] for s in result.per_image if s.qf == 10] == expected
     assert result.row(10).metrics["psnr"] == pytest.approx(np.mean(expected))
     sizes = [8 * compress(luma, 10)[1] / luma.size for _, luma in crops]
@@ -83,7 +93,7 @@ def test_the_clock_runs_for_the_restorer_alone(crops, monkeypatch):
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
     monkeypatch.setattr("pipeline.evaluate.time", clock)
 
-    def restorer(luma: np.ndarray) -> np.ndarray:
+    def restorer(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
         clock.now += 0.5
         return luma
 
@@ -97,6 +107,63 @@ def test_the_clock_runs_for_the_restorer_alone(crops, monkeypatch):
     assert [score.seconds for score in result.restored.per_image] == [0.5] * 4
     assert result.restored.row(10).seconds_per_mpx == pytest.approx(1 / pixels * 1e6)
     assert result.jpeg.row(10).seconds_per_mpx == 0
+
+
+def test_a_restorer_gets_the_table_of_the_quality_factor_it_is_scored_at(crops):
+    seen: list[np.ndarray] = []
+
+    def restorer(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
+        seen.append(table)
+        return luma
+
+    evaluate(restorer, crops[:1], "one", [10, 40])
+    assert {table.dtype for table in seen} == {np.dtype(np.uint8)}
+    warm_up, *tables = seen
+    np.testing.assert_array_equal(warm_up, quantization_table(10))
+    for table, qf in zip(tables, [10, 40], strict=True):
+        np.testing.assert_array_equal(table, quantization_table(qf))
+
+
+def test_a_rescaled_evaluation_compares_the_reduced_photos(crops):
+    result = evaluate(None, crops, "two", [10], "rescaled")
+    found = [before_jpeg(luma, "rescaled") for _, luma in crops]
+    expected = [psnr(pair.original, compress(pair.source, 10)[0]) for pair in found]
+    assert [one.metrics["psnr"] for one in result.per_image] == expected
+    assert [one.pixels for one in result.per_image] == [40 * 60, 32 * 30]
+    assert result.per_image[0].bpp == 8 * compress(found[0].source, 10)[1] / 2400
+
+
+def test_a_rescaled_result_is_marked_wherever_it_stands(crops, tmp_path):
+    comparison = compare(smoothed, crops, "two", [10], "rescaled")
+    assert comparison.restored.degradation == comparison.jpeg.degradation == "rescaled"
+    assert comparison.restored.label == "two rescaled"
+    assert "two rescaled QF10" in str(comparison)
+    row = comparison.restored.row(10).as_json_row()
+    assert [*row] == [*KEYS, "degradation"]
+    assert (row["dataset"], row["degradation"]) == ("two", "rescaled")
+    comparison.restored.to_csv(tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        assert {line["dataset"] for line in csv.DictReader(file)} == {"two rescaled"}
+
+
+def test_an_image_that_is_too_small_when_rescaled_is_left_out(crops, caplog):
+    tiny = ("tiny", np.zeros((14, 40), np.uint8))
+    result = evaluate(None, [*crops, tiny], "three", [10], "rescaled")
+    assert [one.image for one in result.per_image] == ["left", "right"]
+    assert "tiny is left out of the evaluation: too small: 20x7 when rescaled" in caplog.text
+
+
+def test_the_mean_over_quality_factors_gives_each_the_same_weight(crops):
+    result = evaluate(None, crops, "two", [10, 20, 40])
+    means = result.mean_over([10, 40])
+    for name in METRICS:
+        assert means[name] == pytest.approx(
+            (result.row(10).metrics[name] + result.row(40).metrics[name]) / 2
+        )
+    with pytest.raises(ValueError, match="QF 30 was not evaluated"):
+        result.mean_over([10, 30])
+    with pytest.raises(ValueError, match="one or more QFs"):
+        result.mean_over([])
 
 
 def test_the_gain_is_the_restored_mean_less_the_jpeg_mean(crops):
@@ -154,7 +221,9 @@ def test_bad_questions_are_refused_with_the_choices(crops):
     with pytest.raises(ValueError, match="two: there is no image to evaluate"):
         evaluate(None, [], "two", [10])
     with pytest.raises(ValueError, match="differ in shape"):
-        evaluate(lambda luma: luma[:-1], crops, "two", [10])
+        evaluate(lambda luma, table: luma[:-1], crops, "two", [10])
+    with pytest.raises(ValueError, match=r"'patch': choose one of \['image', 'rescaled'\]"):
+        evaluate(None, crops, "two", [10], "patch")  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -163,7 +232,7 @@ def test_a_gpu_gives_the_pixels_of_the_cpu(crops):
     network = nn.Sequential(
         nn.Conv2d(1, 64, 9, padding=4), nn.ReLU(), nn.Conv2d(64, 1, 5, padding=2)
     )
-    on_cpu = network_restorer(network, "cpu")(crops[0][1])
-    on_gpu = network_restorer(network, "cuda")(crops[0][1])
+    on_cpu = network_restorer(network, "cpu")(crops[0][1], jpeg_table(10))
+    on_gpu = network_restorer(network, "cuda")(crops[0][1], jpeg_table(10))
     assert np.abs(on_cpu.astype(int) - on_gpu).max() <= 1
     assert (on_cpu != on_gpu).mean() < 1e-3

@@ -1,19 +1,32 @@
 """What flows decide before and after the work: parameters, order, stores, leaks, tables."""
 
+import re
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from threading import Event
+
 import numpy as np
 import pytest
 from prefect.exceptions import ParameterTypeError
 
-from flows import reporting
 from flows.build_patches import build_patches, default_store
 from flows.data_steps import refuse_evaluation_images
 from flows.evaluate import evaluate
-from flows.study import build_versions, default_sets, ordered_recipes, study
+from flows.model_steps import stoppable
+from flows.score_tables import score_rows
+from flows.study import study
+from flows.study_steps import default_sets, spec_for
 from flows.train import train
+from models import build_model
+from pipeline.code_fingerprint import LOOP, code_fingerprint, sources_of
 from pipeline.datasets import evaluation_hashes
 from pipeline.evaluate import compare
+from pipeline.jpeg import quantization_table
 from pipeline.recipes import RECIPES, get_recipe
-from storage.schema import PatchSpec
+from pipeline.weights import save_weights
+from storage.schema import PatchSpec, StoreError
+from tests.store_images import build, image_folder
+from tests.training_recipes import RECIPE
 
 SPEC = PatchSpec(side=32, stride=10, qfs=(10,), degradation="patch")
 
@@ -26,10 +39,12 @@ SPEC = PatchSpec(side=32, stride=10, qfs=(10,), degradation="patch")
         (build_patches, {"qf": [0]}, "greater than or equal to 1"),
         (build_patches, {"qf": []}, "at least 1"),
         (build_patches, {"stride": 0}, "greater than or equal to 1"),
-        (build_patches, {"degradation": "both"}, "'image' or 'patch'"),
+        (build_patches, {"degradation": "both"}, "'image', 'patch' or 'rescaled'"),
         (build_patches, {"dataset": "nix"}, "live1, classic5, div2k"),
         (train, {"recipe": "nix"}, "quickres-qf10"),
         (study, {"recipes": ["nix"]}, "quickres-qf10"),
+        (study, {"recipes": ["nix-*"]}, "no recipe matches"),
+        (train, {"recipe": "arcnn-qf20", "stop_after": "9 weeks"}, "90s, 9m or 1.5h"),
         (study, {"steps": 0}, "greater than or equal to 1"),
         (study, {"workers": 0}, "greater than or equal to 1"),
         (evaluate, {"dataset": ["live1:nix"]}, "choose all"),
@@ -41,18 +56,13 @@ def test_a_bad_parameter_is_refused_with_what_is_allowed(flow, parameters, told)
         flow.validate_parameters(parameters)
 
 
-def test_the_parameter_schema_offers_the_recipes_as_choices():
+def test_the_parameter_schema_offers_the_recipes():
+    assert train.parameters.properties["recipe"]["enum"] == sorted(RECIPES)
     items = study.parameters.properties["recipes"]["items"]
-    assert items["enum"] == sorted(RECIPES)
-
-
-def test_a_recipe_comes_after_the_one_it_starts_from():
-    names = [recipe.name for recipe in ordered_recipes(["arcnn-qf10", "quickres-qf20"], None)]
-    assert names == ["arcnn-qf20", "arcnn-qf10", "quickres-qf20"]
-
-
-def test_steps_replace_those_of_every_recipe():
-    assert {recipe.steps for recipe in ordered_recipes(["arcnn-qf10"], 7)} == {7}
+    assert items["examples"] == sorted(RECIPES)
+    for text in (*RECIPES, "arcnn-*", "*-qf[12]0"):
+        assert re.search(items["pattern"], text)
+    assert not re.search(items["pattern"], "nothing")
 
 
 def test_every_dataset_and_spec_get_a_store_of_their_own():
@@ -65,10 +75,47 @@ def test_every_dataset_and_spec_get_a_store_of_their_own():
     assert len(uris) == 10
 
 
-def test_one_store_for_recipes_of_different_specs_is_refused():
+def test_one_new_store_holds_the_quality_factors_of_all_its_recipes():
+    recipe = get_recipe("quickres-qf10")
+    other = replace(recipe, patches=replace(recipe.patches, qfs=(10, 50)))
+    assert spec_for("nowhere", [recipe, other]).qfs == (10, 20, 30, 40, 50)
+
+
+def test_one_store_for_recipes_of_different_patches_is_refused():
     recipes = [get_recipe("arcnn-qf20"), get_recipe("quickres-qf10")]
     with pytest.raises(ValueError, match="2 different patch specs"):
-        build_versions(recipes, "sample", (), "somewhere")
+        spec_for("nowhere", recipes)
+
+
+def test_a_store_that_is_there_serves_recipes_of_some_of_its_quality_factors(tmp_path):
+    spec = PatchSpec(side=32, stride=16, qfs=(10, 20), degradation="patch")
+    store = build(image_folder(tmp_path / "photos", 2), tmp_path / "store", spec=spec).version
+    recipe = replace(RECIPE, patches=replace(spec, qfs=(10,)))
+    assert spec_for(store.uri, [recipe]) == spec
+    with pytest.raises(StoreError, match=r"no QF \[30\]"):
+        spec_for(store.uri, [replace(recipe, patches=replace(spec, qfs=(30,)), qfs=(30,))])
+
+
+def test_the_code_fingerprint_covers_what_decides_the_weights_and_no_other_network():
+    modules = sources_of("models.arcnn", *LOOP)
+    assert {"models.arcnn", "models.losses", "models.transfer", "pipeline.loader"} <= set(modules)
+    assert {"pipeline.epoch_plan", "pipeline.optimization", "pipeline.weights"} <= set(modules)
+    assert {"pipeline.training_loop", "pipeline.training_start"} <= set(modules)
+    assert "pipeline.recipes.base" in modules
+    assert not {"models.quickres", "pipeline.recipes.arcnn", "pipeline.evaluate"} & set(modules)
+    assert code_fingerprint("arcnn") != code_fingerprint("quickres")
+
+
+def test_an_evaluation_ends_at_the_next_layer_once_it_is_told_to(tmp_path):
+    weights, stop = str(tmp_path / "weights.safetensors"), Event()
+    network = build_model(RECIPE.architecture, RECIPE.options)
+    save_weights(weights, network.state_dict(), RECIPE, step=0)
+    restorer = stoppable(weights, stop)
+    luma = np.full((16, 16), 100, np.uint8)
+    assert restorer(luma, quantization_table(10)).shape == (16, 16)
+    stop.set()
+    with pytest.raises(CancelledError):
+        restorer(luma, quantization_table(10))
 
 
 def test_training_images_of_an_evaluation_set_are_refused_by_content():
@@ -88,8 +135,8 @@ def test_a_study_scores_on_held_out_images_by_default():
 def test_the_table_shows_jpeg_the_network_and_the_gain():
     flat = np.full((16, 16), 100, np.uint8)
     noisy = np.random.default_rng(0).integers(0, 255, (16, 16), np.uint8)
-    comparison = compare(lambda luma: luma, [("a", flat), ("b", noisy)], "mine", [10])
-    jpeg, network, gain = reporting.score_rows("same", comparison)
+    comparison = compare(lambda luma, table: luma, [("a", flat), ("b", noisy)], "mine", [10])
+    jpeg, network, gain = score_rows("same", comparison)
     assert [row[""] for row in (jpeg, network, gain)] == ["JPEG", "same", "gain"]
     assert jpeg["psnr"] == network["psnr"]
     assert gain["psnr"] == 0

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.epoch_plan import plan_epoch
+from pipeline.jpeg import quantization_table
 from pipeline.loader import PatchLoader
-from storage.patch_store import read_rows, shard_uri
-from storage.schema import StoreError
+from storage.patch_store import locate_rows, read_rows, shard_uri
+from storage.schema import PatchSpec, StoreError
 from tests.store_images import build, image_folder
 
 COUNTS = [100, 100, 37, 100, 100, 8, 100, 64]
@@ -107,7 +108,7 @@ def test_an_epoch_gives_every_pair_of_the_store_as_it_is_stored(store, window_by
         stored.update((o.tobytes(), d.tobytes()) for o, d in zip(originals, degraded, strict=True))
     given = Counter()
     for rank in range(world):
-        loader = PatchLoader(store, 10, 8, rank=rank, world=world, window_bytes=window_bytes)
+        loader = PatchLoader(store, [10], 8, rank=rank, world=world, window_bytes=window_bytes)
         assert loader.steps_per_epoch == 240 // (8 * world)
         given.update(pairs(take(loader, loader.steps_per_epoch)))
     assert given == stored
@@ -116,7 +117,7 @@ def test_an_epoch_gives_every_pair_of_the_store_as_it_is_stored(store, window_by
 @pytest.mark.parametrize("window_bytes", [STREAMING, 1 << 28], ids=["streamed", "in memory"])
 @pytest.mark.parametrize("first", [1, 5, 14, 15, 33])
 def test_starting_at_a_step_gives_what_an_undisturbed_reader_gets_there(store, window_bytes, first):
-    loader = PatchLoader(store, 10, 16, window_bytes=window_bytes, seed=(3, 0))
+    loader = PatchLoader(store, [10], 16, window_bytes=window_bytes, seed=(3, 0))
     whole = take(loader, 40)
     later = take(loader, 40 - first, first_step=first)
     assert [(b.step, b.epoch) for b in later] == [(b.step, b.epoch) for b in whole[first:]]
@@ -125,7 +126,7 @@ def test_starting_at_a_step_gives_what_an_undisturbed_reader_gets_there(store, w
 
 
 def test_closing_the_iterator_ends_its_thread(store):
-    batches = PatchLoader(store, 10, 16, window_bytes=STREAMING).batches()
+    batches = PatchLoader(store, [10], 16, window_bytes=STREAMING).batches()
     next(batches)
     assert any(thread.name.startswith("patch-loader") for thread in threading.enumerate())
     batches.close()
@@ -141,17 +142,111 @@ def test_a_flipped_byte_stops_the_reader_with_the_repair_command(tmp_path, windo
         byte = file.read(1)[0]
         file.seek(5000)
         file.write(bytes([byte ^ 1]))
-    loader = PatchLoader(version, 10, 16, window_bytes=window_bytes)
+    loader = PatchLoader(version, [10], 16, window_bytes=window_bytes)
     with pytest.raises(StoreError, match=r"patches build .* --repair"):
         take(loader, loader.steps_per_epoch)
     assert not any(thread.name.startswith("patch-loader") for thread in threading.enumerate())
 
 
 def test_a_quality_factor_that_is_not_stored_is_refused(store):
-    with pytest.raises(StoreError, match=r"no QF 33, only \[10, 40\]"):
-        PatchLoader(store, 33, 16)
+    with pytest.raises(StoreError, match=r"no QF \[33\], only \[10, 40\]"):
+        PatchLoader(store, [33], 16)
 
 
 def test_a_step_larger_than_the_store_is_refused(store):
     with pytest.raises(StoreError, match="240 patches, fewer than a step takes"):
-        PatchLoader(store, 10, 128, world=2)
+        PatchLoader(store, [10], 128, world=2)
+
+
+def stored(store, columns):
+    """Every row of pixel columns, in store order."""
+    groups = [
+        read_rows(store, shard, number, columns)
+        for shard in store.shards
+        for number in range(-(-shard.rows // store.row_group_rows))
+    ]
+    return [np.concatenate(column) for column in zip(*groups, strict=True)]
+
+
+@pytest.mark.parametrize("window_bytes", [1 << 28, STREAMING])
+def test_a_batch_mixes_quality_factors_and_tells_each_ones_table(store, window_bytes):
+    original, *compressed = stored(store, ["original", "qf10", "qf40"])
+    tables = [quantization_table(qf) for qf in (10, 40)]
+    loader = PatchLoader(store, [10, 40], 16, window_bytes=window_bytes)
+    seen = Counter()
+    for batch in take(loader, loader.steps_per_epoch):
+        assert np.array_equal(batch.original.numpy(), original[batch.rows])
+        for row, degraded, table in zip(batch.rows, batch.degraded, batch.tables, strict=True):
+            quality = next(i for i in (0, 1) if np.array_equal(table.numpy(), tables[i]))
+            assert np.array_equal(degraded.numpy(), compressed[quality][row])
+            seen[quality] += 1
+    assert sum(seen.values()) == 240
+    assert min(seen.values()) > 80
+
+
+def test_crops_lie_on_the_jpeg_grid_and_reach_every_place(tmp_path):
+    spec = PatchSpec(side=48, stride=48, qfs=(10,), degradation="image")
+    store = build(image_folder(tmp_path / "photos"), tmp_path / "store", spec).version
+    (original,) = stored(store, ["original"])
+    corners = Counter()
+    loader = PatchLoader(store, [10], 8, side=32)
+    for batch in take(loader, 4 * loader.steps_per_epoch):
+        for row, crop in zip(batch.rows, batch.original.numpy(), strict=True):
+            places = [(y, x) for y in (0, 8, 16) for x in (0, 8, 16)]
+            corners[
+                next(p for p in places if np.array_equal(_crop(original[row], *p, 32), crop))
+            ] += 1
+    assert len(corners) == 9
+
+
+def _crop(patch, y, x, side):
+    return patch[y : y + side, x : x + side]
+
+
+def test_crops_are_the_same_after_a_resume(store):
+    loader = PatchLoader(store, [10, 40], 16, side=16, window_bytes=STREAMING)
+    assert pairs(take(loader, 10)[4:]) == pairs(take(loader, 6, first_step=4))
+
+
+def small_groups(folder):
+    """A store of 240 patches in row groups of 20."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.build_store.row_group_rows", lambda spec: 20)
+        patch.setattr("storage.shard_writer.row_group_rows", lambda spec: 20)
+        return build(image_folder(folder / "photos"), folder / "store").version
+
+
+def test_what_is_held_out_is_given_for_validation_alone(tmp_path):
+    store = small_groups(tmp_path)
+    rows = {}
+    for validation in (False, True):
+        loader = PatchLoader(store, [10], 10, held_out=0.25, validation=validation)
+        batches = take(loader, loader.steps_per_epoch)
+        rows[validation] = {int(row) for batch in batches for row in batch.rows}
+    assert len(rows[True]) == 60
+    assert rows[True].isdisjoint(rows[False])
+    assert rows[True] | rows[False] == set(range(240))
+
+
+def test_a_share_of_the_store_is_the_same_in_every_epoch(tmp_path):
+    store = small_groups(tmp_path)
+    loader = PatchLoader(store, [10], 10, share=1 / 3)
+    epochs = [take(loader, 8, first_step=first) for first in (0, 8, 16)]
+    rows = [{int(row) for batch in epoch for row in batch.rows} for epoch in epochs]
+    assert rows[0] == rows[1] == rows[2]
+    assert len(rows[0]) == 80
+
+
+def test_rows_are_located_in_their_shards(store):
+    first, rest = store.shards[0], store.shards[1:]
+    last = store.shards[-1]
+    assert rest, "this needs a store of several shards"
+    assert locate_rows(store, [0, 2, store.rows - 1]) == {
+        first.key: [0, 2],
+        last.key: [last.rows - 1],
+    }
+
+
+def test_a_side_above_the_stores_is_refused(store):
+    with pytest.raises(StoreError, match="side of 32, asked for is 40"):
+        PatchLoader(store, [10], 16, side=40)

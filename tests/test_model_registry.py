@@ -20,13 +20,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from storage.gate import GateScores, best_of, decide
-from storage.model_registry import ModelRegistry, RegisteredVersion, RegistryError
+from storage.model_registry import ModelRegistry, RegisteredVersion, RegistryError, scores_of
 from storage.tracking import Tracker
 from tests.mlflow_servers import free_port, new_database, running_server
 
 SHAPES = [(n, 1, h, w) for n in (1, 3) for h, w in ((8, 8), (33, 47), (57, 64))]
 EXAMPLE = np.random.default_rng(0).random((2, 1, 16, 24), dtype=np.float32)
-SCORES = GateScores(dataset="classic5", qf=10, psnr=28.0, ssim=0.80, psnr_b=27.5)
+SCORES = GateScores(dataset="classic5", qfs=(10,), psnr=28.0, ssim=0.80, psnr_b=27.5)
 
 
 class Halves(nn.Module):
@@ -229,7 +229,7 @@ def test_an_unknown_model_lists_what_there_is(registry, uri, message):
         ({"psnr": 29.0, "ssim": 0.7999}, "challenger", "SSIM 0.7999 is below"),
         ({"psnr": 29.0, "psnr_b": 27.4}, "challenger", "PSNR-B 27.4000 is below"),
         ({"psnr": 29.0, "dataset": "live1"}, "challenger", "scored on live1 QF10"),
-        ({"psnr": 29.0, "qf": 20}, "challenger", "scored on classic5 QF20"),
+        ({"psnr": 29.0, "qfs": (20,)}, "challenger", "scored on classic5 QF20"),
     ],
 )
 def test_the_gate_asks_for_more_psnr_and_no_loss(change, alias, reason):
@@ -249,6 +249,28 @@ def test_a_first_version_has_to_beat_jpeg():
 def test_a_score_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="psnr nan"):
         replace(SCORES, psnr=float("nan"))
+
+
+def test_scores_of_a_blind_network_are_compared_at_all_its_quality_factors():
+    blind = replace(SCORES, qfs=(10, 20))
+    assert decide(replace(blind, psnr=28.5), blind).alias == "champion"
+    other = decide(replace(blind, psnr=28.5), SCORES)
+    assert other.alias == "challenger"
+    assert "scored on classic5 QF10,20, the champion on classic5 QF10" in other.reason
+    with pytest.raises(ValueError, match="one quality factor or more"):
+        replace(SCORES, qfs=())
+
+
+@pytest.mark.parametrize(("tag", "qfs"), [({"qf": "10"}, (10,)), ({"qfs": "10 20"}, (10, 20))])
+def test_gate_tags_are_read_as_they_were_written_once_and_now(tag, qfs):
+    tags = {"dataset": "classic5", "psnr": "28.0", "ssim": "0.8", "psnr_b": "27.5", **tag}
+    found = RegisteredVersion(
+        name="qfactory-net-qf10",
+        version=1,
+        tags={f"gate.{key}": value for key, value in {**tags, "decision": "champion"}.items()},
+        run_id=None,
+    )
+    assert scores_of(found) == replace(SCORES, qfs=qfs)
 
 
 def test_candidates_meet_the_gate_in_version_order():

@@ -215,6 +215,19 @@ def test_unusable_images_are_listed_with_their_reasons_and_the_build_goes_on(pho
     assert version.rows == 20 * ROWS_AN_IMAGE
 
 
+def test_a_photo_too_small_when_rescaled_is_listed_with_both_sizes(photos, store):
+    Image.fromarray(texture(200, 300, seed=1)).save(photos / "large.png")
+    spec = PatchSpec(side=64, stride=8, qfs=(10,), degradation="rescaled")
+    version = build(photos, store, spec=spec, max_rejected_share=1.0).version
+    assert version.images == 1
+    assert {reject.reason for reject in version.rejected} == {
+        "smaller than a patch: 90x70, rescaled to 45x35 < 64x64"
+    }
+    assert {image for image, *_ in all_rows(version, "qf10")} == {"large.png"}
+    ys = [y for _, y, *_ in all_rows(version, "qf10")]
+    assert max(ys) <= 100 - 64
+
+
 def test_too_many_rejects_fail_the_build_and_the_previous_version_stays(photos, store):
     first = build(photos, store).version
     for number in range(10):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.degrade import before_jpeg
 from pipeline.jpeg import compress
 from pipeline.patches import compress_patches, grid, patch_blocks
 from storage.schema import ORIGINAL, PatchSpec
@@ -66,6 +67,26 @@ def test_patches_off_the_grid_differ_between_the_two_degradations():
     by_patch = collected(luma, spec(degradation="patch"))
     np.testing.assert_array_equal(by_image[ORIGINAL], by_patch[ORIGINAL])
     assert (by_image["qf10"] != by_patch["qf10"]).any()
+
+
+def test_patches_of_a_rescaled_photo_are_cut_from_both_reductions():
+    luma = texture(200, 264, seed=0)
+    patches = collected(luma, spec(degradation="rescaled"))
+    ys, xs = grid(100, 132, spec())
+    pair = before_jpeg(luma, "rescaled")
+    assert len(patches[ORIGINAL]) == len(ys)
+    for qf in (10, 40):
+        compressed = compress(pair.source, qf)[0]
+        for y, x, patch in zip(ys, xs, patches[f"qf{qf}"], strict=True):
+            np.testing.assert_array_equal(patch, compressed[y : y + 32, x : x + 32])
+    for y, x, patch in zip(ys, xs, patches[ORIGINAL], strict=True):
+        np.testing.assert_array_equal(patch, pair.original[y : y + 32, x : x + 32])
+
+
+def test_the_fingerprint_of_a_spec_stays_what_it_was():
+    """Shards are named by it: a change would rebuild every store."""
+    digest = spec(qfs=(10, 20, 30, 40)).fingerprint
+    assert digest == "2aff5481b98291703617f04a355f7bb589e074eda7c617f1179c8c7b986d7161"
 
 
 def test_every_patch_is_the_image_at_its_corner():

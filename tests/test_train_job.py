@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Barrier, Event
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from models.losses import LOSSES
 from pipeline import cluster
 from pipeline.loader import PatchLoader
 from pipeline.optimization import learning_rate, make_optimizer, set_learning_rate
-from pipeline.train_job import run_training, threads_a_worker
+from pipeline.room import Node, Room, room_for, threads_a_worker
+from pipeline.train_job import run_training
 from pipeline.training import train
 from pipeline.training_job import TrainingError
 from pipeline.training_start import initial_network
@@ -23,7 +26,20 @@ from storage.checkpoints import CheckpointError
 from tests.training_recipes import RECIPE, STAGE, make_job, make_store
 
 WORKER = "ray::RayTrainWorker"
-LONG = replace(RECIPE, stages=(replace(STAGE, steps=3000),))
+LONGER = replace(RECIPE, stages=(replace(STAGE, steps=400),))
+LONG = replace(RECIPE, stages=(replace(STAGE, steps=100_000),))
+
+
+class Killer:
+    """Kills one training worker at the first record from a step on."""
+
+    def __init__(self, step):
+        self.step, self.killed = step, False
+
+    def __call__(self, record):
+        if record.step >= self.step and not self.killed:
+            self.killed = True
+            os.kill(own_training_workers()[-1], signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -87,24 +103,31 @@ def assert_same_weights(one, other):
 
 
 @pytest.mark.slow
-def test_one_worker_gives_the_weights_of_the_plain_loop_bit_for_bit(store, tmp_path):
-    plain = train(make_job(store, tmp_path / "plain"))
-    seen = []
-    on_ray = run(make_job(store, tmp_path / "on_ray"), tmp_path, on_record=seen.append)
+def test_one_worker_gives_the_weights_of_the_plain_loop_bit_for_bit_though_it_was_killed(
+    store, tmp_path
+):
+    plain = train(make_job(store, tmp_path / "plain", LONGER))
+    seen, kill = [], Killer(step=150)
+    job = make_job(store, tmp_path / "on_ray", LONGER, checkpoint_every_s=0.2)
+    on_ray = run(job, tmp_path, on_record=lambda record: (seen.append(record), kill(record)))
+    assert kill.killed
     assert_same_weights(on_ray, plain)
-    assert seen == list(on_ray.history)
+    assert [record.step for record in seen] == [record.step for record in on_ray.history]
     assert [(r.step, r.loss) for r in seen] == [(r.step, r.loss) for r in plain.history]
 
 
 @pytest.mark.slow
-def test_two_workers_take_the_steps_of_one_with_both_their_batches(store, tmp_path):
-    stage = replace(STAGE, augment=False, optimizer="sgd", lr=0.1)
-    job = make_job(store, tmp_path / "two", replace(RECIPE, stages=(stage,)))
-    trained = load_file(run(job, tmp_path, workers=2).weights)
+def test_two_workers_one_killed_take_the_steps_of_one_with_both_their_batches(store, tmp_path):
+    stage = replace(LONGER.stages[0], augment=False, optimizer="sgd", lr=0.1)
+    recipe, kill = replace(RECIPE, stages=(stage,)), Killer(step=150)
+    job = make_job(store, tmp_path / "two", recipe, checkpoint_every_s=0.2)
+    trained = load_file(run(job, tmp_path, workers=2, on_record=kill).weights)
+    assert kill.killed
     network = initial_network(job).train()
     optimizer = make_optimizer(stage, network)
-    ranks = [PatchLoader(store, 10, 4, rank=rank, world=2, seed=(0, 0)) for rank in (0, 1)]
-    for step, parts in enumerate(islice(zip(*(r.batches() for r in ranks), strict=True), 40)):
+    ranks = [PatchLoader(store, [10], 4, rank=rank, world=2, seed=(0, 0)) for rank in (0, 1)]
+    batches = zip(*(rank.batches() for rank in ranks), strict=True)
+    for step, parts in enumerate(islice(batches, stage.steps)):
         original, degraded = (
             torch.cat([getattr(part, name) for part in parts])[:, None].float() / 255
             for name in ("original", "degraded")
@@ -118,39 +141,23 @@ def test_two_workers_take_the_steps_of_one_with_both_their_batches(store, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed_run(
-    store, tmp_path, workers
-):
-    recipe = replace(RECIPE, stages=(replace(STAGE, steps=400),))
-    whole = run(make_job(store, tmp_path / "whole", recipe), tmp_path, workers)
-    killed, steps = [], []
+def test_trainings_run_side_by_side_and_all_end_when_they_are_told_to(store, tmp_path):
+    stop, started = Event(), Barrier(2)
 
-    def kill_one_at_step_150(record):
-        steps.append(record.step)
-        if record.step >= 150 and not killed:
-            killed.append(own_training_workers()[-1])
-            os.kill(killed[0], signal.SIGKILL)
+    def stop_when_both_run(record):
+        if not stop.is_set():
+            started.wait(60)
+            assert len(own_training_workers()) == 2
+            started.wait(60)
+            stop.set()
 
-    job = make_job(store, tmp_path / "broken", recipe, checkpoint_every_s=0.2)
-    broken = run(job, tmp_path, workers, on_record=kill_one_at_step_150)
-    assert killed
-    assert steps == [record.step for record in whole.history]
-    assert [r.loss for r in broken.history] == [r.loss for r in whole.history]
-    assert_same_weights(broken, whole)
+    def training(name):
+        job = make_job(store, tmp_path / name, LONG)
+        with pytest.raises(CancelledError, match="stopped at step"):
+            run(job, tmp_path, on_record=stop_when_both_run, stop=stop)
 
-
-@pytest.mark.slow
-def test_an_interrupt_in_the_driver_ends_the_workers(store, tmp_path):
-    running = []
-
-    def interrupt(record):
-        running.extend(own_training_workers())
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(make_job(store, tmp_path / "out", LONG), tmp_path, on_record=interrupt)
-    assert running
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(training, ("one", "other")))
     assert wait_until_no_workers()
 
 
@@ -187,3 +194,15 @@ def test_workers_share_the_cores_of_the_nodes():
     assert threads_a_worker([4], 1, wanted=2) == 2
     with pytest.raises(ValueError, match="choose fewer workers"):
         threads_a_worker([2, 2], 5)
+
+
+def test_a_laptop_holds_one_training_and_a_cluster_several():
+    laptop, node, server = Node(cpus=2), Node(cpus=16), Node(cpus=32, gpus=8)
+    assert room_for([laptop], 1) == Room(threads=2, trainings=1)
+    assert room_for([laptop], 1, wanted=1) == Room(threads=1, trainings=2)
+    assert room_for([node] * 4, 1) == Room(threads=16, trainings=4)
+    assert room_for([node] * 4, 2) == Room(threads=16, trainings=2)
+    assert room_for([node, server], 1, use_gpu=True) == Room(threads=4, trainings=8)
+    assert room_for([Node(cpus=4, gpus=8)], 4, use_gpu=True) == Room(threads=1, trainings=1)
+    with pytest.raises(ValueError, match="3 workers of a GPU"):
+        room_for([Node(cpus=16, gpus=2)], 3, use_gpu=True)

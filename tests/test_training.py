@@ -1,12 +1,15 @@
 """A training is a function of its job: the same weights every time, interrupted or not."""
 
+import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -15,22 +18,25 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from models import build_model
+from pipeline.inputs import dihedral, turned_tables
 from pipeline.loader import PatchLoader
 from pipeline.optimization import (
-    dihedral,
+    Plateau,
     learning_rate,
     make_optimizer,
     set_learning_rate,
 )
 from pipeline.recipes.base import Transfer
 from pipeline.training import parse_seconds, train
-from pipeline.training_job import TrainingError
+from pipeline.training_faults import too_large
+from pipeline.training_job import ALONE, TrainingError
 from pipeline.training_start import share_of_batch
 from pipeline.weights import load_network, load_weights
 from storage.checkpoints import CheckpointError, checkpoint_steps
+from storage.patch_store import locate_rows
 from storage.schema import PatchSpec, StoreError
 from tests.store_images import build, image_folder
-from tests.training_recipes import RECIPE, STAGE, TWO_STAGES, make_job, make_store
+from tests.training_recipes import EVERYTHING, RECIPE, STAGE, TWO_STAGES, make_job, make_store
 
 PROJECT = Path(__file__).parents[1]
 
@@ -85,7 +91,7 @@ def test_another_seed_gives_other_losses(store, tmp_path):
 def test_training_lowers_the_error_of_the_store_below_that_of_jpeg(store, tmp_path):
     recipe = replace(RECIPE, stages=(replace(STAGE, steps=150),))
     _, network = load_network(train(make_job(store, tmp_path, recipe)).weights)
-    loader = PatchLoader(store, 10, 240)
+    loader = PatchLoader(store, [10], 240)
     batch = next(loader.batches())
     original, degraded = (p[:, None].float() / 255 for p in (batch.original, batch.degraded))
     with torch.no_grad():
@@ -93,7 +99,7 @@ def test_training_lowers_the_error_of_the_store_below_that_of_jpeg(store, tmp_pa
     assert F.mse_loss(restored, original) < 0.98 * F.mse_loss(degraded, original)
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, TWO_STAGES], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [RECIPE, TWO_STAGES, EVERYTHING], ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("step", [10, 20, 30])
 def test_an_interrupted_training_ends_as_an_undisturbed_one(store, tmp_path, recipe, step):
     whole = train(make_job(store, tmp_path / "whole", recipe))
@@ -158,6 +164,117 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(stor
     assert checkpoint_steps(str(tmp_path))[-1] == 20
 
 
+def test_a_loss_that_is_not_finite_names_its_batch_within_the_shards(store, tmp_path):
+    recipe = replace(RECIPE, stages=(replace(STAGE, optimizer="sgd", lr=1e30, augment=False),))
+    loader = PatchLoader(store, [10], STAGE.batch, seed=(recipe.seed, 0))
+    with pytest.raises(TrainingError) as failed:
+        train(make_job(store, tmp_path, recipe))
+    found = re.search(r"loss of step (\d+)", str(failed.value))
+    assert found, failed.value
+    step = int(found[1])
+    assert 0 < step < 10
+    batch = next(loader.batches(step))
+    for key, rows in locate_rows(store, batch.rows).items():
+        named = ", ".join(str(row) for row in rows[:5])
+        assert re.search(rf"rows {named}( and \d+ more)? of {key}\.parquet", str(failed.value))
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_fit_into_memory_is_told(store, tmp_path):
+    script = f"""
+import resource, torch
+from dataclasses import replace
+from pathlib import Path
+from models import build_model
+from pipeline.training import train
+from tests.training_recipes import RECIPE, STAGE, make_job
+from storage.patch_store import open_store
+store = open_store({store.uri!r})
+recipe = replace(RECIPE, options={{"channels": 256}}, stages=(replace(STAGE, batch=240),))
+job = make_job(store, {str(tmp_path)!r}, recipe)
+build_model("quickres")(torch.rand(1, 1, 32, 32)).sum().backward()  # its threads are there
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)
+train(job)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert ended.returncode != 0
+    told = "240 patches of 32x32 a worker do not fit into the memory of cpu"
+    assert told in ended.stderr, ended.stderr[-2000:]
+
+
+def test_the_largest_half_that_fits_is_named():
+    def take(patches):
+        torch.empty(max(0, patches - 10) << 45, dtype=torch.uint8)
+
+    stage = replace(STAGE, batch=64)
+    error = too_large(RECIPE, stage, ALONE, 32, take)
+    assert "64 patches of 32x32 a worker do not fit into the memory of cpu; 8 would" in str(error)
+
+
+def test_weights_given_out_are_the_moving_average_of_all_steps(store, tmp_path):
+    stage = replace(STAGE, steps=3, schedule="constant", warmup_steps=0)
+    recipe = replace(RECIPE, ema_decay=0.15, stages=(stage,))
+    given = load_file(train(make_job(store, tmp_path / "average", recipe)).weights)
+    torch.manual_seed(recipe.seed)
+    average = build_model(recipe.architecture, recipe.options).state_dict()
+    for step, decay in enumerate((0.1, 0.15, 0.15)):  # (1 + step) / (10 + step) at first
+        plain = replace(recipe, ema_decay=None, stages=(replace(stage, steps=step + 1),))
+        after = load_file(train(make_job(store, tmp_path / f"{step}", plain)).weights)
+        average = {name: decay * average[name] + (1 - decay) * after[name] for name in after}
+    assert all(torch.allclose(given[name], average[name], atol=1e-7) for name in given)
+
+
+def test_the_plateau_schedule_divides_after_validations_without_gain(store, tmp_path):
+    stage = replace(STAGE, schedule="plateau", validate_every=1, plateau_patience=2, lr=1.0)
+    plateau, rates = Plateau(), []
+    for psnr in (20.0, 21.0, 21.0, 20.5, 20.9, 20.8, 22.0, 21.0):
+        plateau.update(stage, psnr)
+        rates.append(plateau.scale)
+    assert rates == pytest.approx([1, 1, 1, 1 / 3, 1 / 3, 1 / 9, 1 / 9, 1 / 9])
+    frozen = replace(RECIPE, validation_share=0.3, stages=(replace(stage, lr=1e-30, steps=30),))
+    history = train(make_job(store, tmp_path, frozen)).history
+    assert len({record.validation_psnr for record in history}) == 1
+    assert history[-1].lr == pytest.approx(1e-30 / 3**14, rel=1e-6)
+
+
+def test_validation_is_that_of_the_patches_held_out(store, tmp_path):
+    stage = replace(STAGE, validate_every=40)
+    recipe = replace(RECIPE, validation_share=0.3, stages=(stage,))
+    result = train(make_job(store, tmp_path, recipe))
+    loader = PatchLoader(store, [10], 8, held_out=0.3, validation=True)
+    _, network = load_network(result.weights)
+    errors = []
+    for batch in islice(loader.batches(), loader.steps_per_epoch):
+        original, degraded = (p[:, None].float() / 255 for p in (batch.original, batch.degraded))
+        with torch.no_grad():
+            errors.append(F.mse_loss(network(degraded), original).item())
+    found = result.history[-1].validation_psnr
+    assert found == pytest.approx(-10 * math.log10(sum(errors) / len(errors)), abs=1e-4)
+
+
+def test_an_exponential_schedule_falls_by_the_same_factor_every_step():
+    stage = replace(STAGE, steps=50, warmup_steps=0, schedule="exponential", lr=1e-3)
+    rates = [learning_rate(stage, step) for step in range(50)]
+    assert (rates[0], rates[-1]) == (pytest.approx(1e-3), pytest.approx(1e-5))
+    assert rates[1] / rates[0] == pytest.approx(rates[49] / rates[48])
+
+
+def test_a_turned_patch_has_the_transposed_table():
+    """JPEG of a turned patch with the turned table is the turned JPEG: seen in the DCT."""
+    table = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
+    basis = torch.cos((2 * torch.arange(8) + 1) * math.pi * 3 / 16)
+    vertical = basis[:, None].expand(8, 8)[None]  # only vertical frequency 3
+    for transform in range(8):
+        turned = dihedral(vertical, transform)
+        is_vertical = bool((turned.std(dim=2) < 1e-6).all())
+        steps = turned_tables(table, transform)[0]
+        assert steps[3, 0 if is_vertical else 3] == (24 if is_vertical else 27)
+        assert (steps[3, 0] if is_vertical else steps[0, 3]) == 24
+
+
 def test_a_recipe_that_starts_from_another_asks_for_it_and_takes_its_layers(store, tmp_path):
     hard = replace(RECIPE, name="hard-qf10", init_from=Transfer(recipe="small-qf10", layers=1))
     with pytest.raises(ValueError, match="starts from 'small-qf10': train that first"):
@@ -177,7 +294,7 @@ def test_a_recipe_that_starts_from_another_asks_for_it_and_takes_its_layers(stor
 def test_weights_name_their_network_and_a_flipped_byte_in_them_is_found(store, tmp_path):
     result = train(make_job(store, tmp_path))
     origin, network = load_network(result.weights)
-    assert (origin.recipe, origin.qf, origin.step) == ("small-qf10", 10, 40)
+    assert (origin.recipe, origin.qfs, origin.step) == ("small-qf10", (10,), 40)
     assert not network.training
     content = bytearray(Path(result.weights).read_bytes())
     content[-9] ^= 1

@@ -24,7 +24,7 @@ RECIPE = Recipe(
     architecture="quickres",
     options={"channels": 8},
     patches=SPEC,
-    qf=10,
+    qfs=(10,),
     stages=(STAGE,),
     source="tests",
 )
@@ -34,6 +34,26 @@ TWO_STAGES = replace(
     stages=(
         replace(STAGE, steps=15),
         replace(STAGE, name="tune", steps=25, optimizer="sgd", lr=0.05, last_layer_lr_scale=0.1),
+    ),
+)
+EVERYTHING = replace(
+    RECIPE,
+    name="everything-blind",
+    qfs=(10, 40),
+    ema_decay=0.9,
+    validation_share=0.3,
+    stages=(
+        replace(STAGE, steps=15, optimizer="adamw", weight_decay=0.01, clip_norm=0.5, side=24),
+        replace(
+            STAGE,
+            name="tune",
+            steps=25,
+            loss="l1",
+            schedule="plateau",
+            validate_every=3,
+            plateau_patience=1,
+            share=0.5,
+        ),
     ),
 )
 

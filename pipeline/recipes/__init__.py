@@ -3,20 +3,43 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pipeline.recipes import arcnn, quickres
+from pipeline.recipes import (
+    arcnn,
+    cascnn,
+    dcrn,
+    ddcn,
+    dmcnn,
+    dncnn,
+    idcn,
+    memnet,
+    quickres,
+    rdn,
+    srcnn,
+    svoboda,
+    tnrd,
+)
 from pipeline.recipes.base import Recipe, Stage, Transfer
 
 __all__ = ["RECIPES", "Recipe", "Stage", "Transfer", "get_recipe"]
 
+FAMILIES = (
+    arcnn,
+    cascnn,
+    dcrn,
+    ddcn,
+    dmcnn,
+    dncnn,
+    idcn,
+    memnet,
+    quickres,
+    rdn,
+    srcnn,
+    svoboda,
+    tnrd,
+)
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {
-        recipe.name: recipe
-        for recipe in (
-            *(arcnn.paper_recipe(qf) for qf in arcnn.QFS),
-            *(arcnn.fast_recipe(qf) for qf in arcnn.QFS),
-            *(quickres.quick_recipe(qf) for qf in quickres.QFS),
-        )
-    }
+    {recipe.name: recipe for family in FAMILIES for recipe in family.recipes()}
 )
 
 

@@ -7,6 +7,11 @@ QFS = (10, 20, 30, 40)
 PATCHES = PatchSpec(side=64, stride=32, qfs=QFS, degradation="image")
 
 
+def recipes() -> tuple[Recipe, ...]:
+    """Return every recipe of the family."""
+    return tuple(quick_recipe(qf) for qf in QFS)
+
+
 def quick_recipe(qf: int) -> Recipe:
     """Return the recipe for one quality factor: Adam and a cosine schedule on 64x64 patches.
 
@@ -30,7 +35,7 @@ def quick_recipe(qf: int) -> Recipe:
         architecture="quickres",
         options={"channels": 48},
         patches=PATCHES,
-        qf=qf,
+        qfs=(qf,),
         stages=(stage,),
         source="Chosen here by measurement: the most gain in about a minute on two CPU cores",
     )

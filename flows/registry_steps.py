@@ -1,0 +1,194 @@
+"""What a study finds in the registry, and the task that puts a trained network there."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from statistics import fmean
+from threading import Lock
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows import reporting
+from flows.networks import open_network
+from flows.progress import say
+from flows.settings import git_commit, settings
+from models import needs_table
+from pipeline import datasets
+from pipeline.code_fingerprint import code_fingerprint
+from pipeline.degrade import protocol_of
+from pipeline.evaluate import evaluate, load_images
+from pipeline.export import export_network
+from pipeline.jpeg import quantization_table
+from pipeline.recipes import Recipe
+from pipeline.scores import Comparison, EvaluationResult
+from pipeline.training_job import TrainingResult
+from pipeline.weights import load_network
+from storage import files
+from storage.model_registry import (
+    GateScores,
+    ModelRegistry,
+    RegisteredVersion,
+    RegistryError,
+    scores_of,
+)
+from storage.patch_store import StoreVersion
+from storage.tracking import TrackedRun
+
+_exporting = Lock()  # torch.export works on state of the whole process
+PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
+
+
+def model_name(recipe: Recipe) -> str:
+    """Return the name that networks of a recipe are registered under."""
+    return f"qfactory-{recipe.architecture}-{recipe.label}"
+
+
+def training_tags(
+    recipe: Recipe, version: StoreVersion, initial_weights: str | None
+) -> dict[str, str]:
+    """Return what decides a training's weights: recipe, patches, code, and where it starts from."""
+    start = "none" if initial_weights is None else _sha256_of(initial_weights)
+    return {
+        "recipe_fingerprint": recipe.fingerprint,
+        "store_content": version.content,
+        "code_fingerprint": code_fingerprint(recipe.architecture),
+        "initial_weights": start,
+    }
+
+
+def find_trained(
+    recipe: Recipe, version: StoreVersion, initial_weights: str | None
+) -> tuple[RegisteredVersion, TrainingResult] | None:
+    """Return the newest registered version of this very training whose weights file is whole.
+
+    None if there is none, or if the registry cannot be asked.
+    """
+    wanted = training_tags(recipe, version, initial_weights).items()
+    try:
+        versions = ModelRegistry(settings().mlflow_uri).versions(model_name(recipe))
+    except RegistryError as error:
+        say(f"WARNING: {recipe.name}: nothing can be reused, for {error}")
+        return None
+    for found in versions:
+        tags = found.tags
+        if wanted <= tags.items() and _is_whole(tags["weights"], tags["weights_sha256"]):
+            steps, seconds = int(tags["steps"]), float(tags["seconds"])
+            return found, TrainingResult(
+                weights=tags["weights"], steps=steps, seconds=seconds, history=(), finished=True
+            )
+    return None
+
+
+@task(
+    name="register",
+    task_run_name="register {recipe.name}",
+    retries=2,
+    retry_delay_seconds=3,
+    cache_policy=NO_CACHE,
+)
+def register_network(
+    recipe: Recipe,
+    version: StoreVersion,
+    result: TrainingResult,
+    scores: Mapping[str, Comparison],
+    run: TrackedRun,
+    initial_weights: str | None,
+) -> tuple[RegisteredVersion, str]:
+    """Register trained weights, unless the very same are registered, and apply the alias rule."""
+    registry = ModelRegistry(settings().mlflow_uri)
+    name = model_name(recipe)
+    same = {"weights_sha256": _sha256_of(result.weights)}
+    same |= training_tags(recipe, version, initial_weights)
+    found = registry.find_version(name, same)
+    if found is not None:
+        say(f"{found.uri} holds the same weights already; nothing new was registered")
+    else:
+        if run.run_id is None:
+            raise RegistryError("the tracking server did not take the run")
+        _, network = load_network(result.weights)
+        if needs_table(network) and recipe.blind:
+            raise RegistryError(
+                f"{recipe.architecture} needs each JPEG's quantisation table, and a registered "
+                "model has one for good: use its weights with `qfactory evaluate`"
+            )
+        with _exporting:
+            export = export_network(network, quantization_table(recipe.qfs[0]))
+            found = registry.register(
+                export.module,
+                name=name,
+                input_example=export.input_example,
+                tags={**_tags(recipe, version, result, scores), **same, **export.tags},
+                run_id=run.run_id,
+                description=reporting.model_card(recipe, version, scores),
+            )
+    comparison = next(iter(scores.values()))
+    rescore_champion(registry, name, comparison.restored.dataset, recipe)
+    decision = registry.promote(
+        name,
+        found.version,
+        gate_scores(comparison.restored, recipe.evaluation_qfs),
+        jpeg=gate_scores(comparison.jpeg, recipe.evaluation_qfs),
+    )
+    say(f"registered {found.uri} as @{decision.alias}: {decision.reason}")
+    return found, decision.alias
+
+
+def rescore_champion(registry: ModelRegistry, name: str, dataset: str, recipe: Recipe) -> None:
+    """Score the standing champion on the gate set too, if it was promoted on another one."""
+    champion = registry.champion(name)
+    known = scores_of(champion)
+    if champion is None or (known is not None and known.dataset == dataset):
+        return
+    sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
+    qfs, protocol = recipe.evaluation_qfs, protocol_of(recipe.patches.degradation)
+    restorer = open_network(champion.uri).restorer
+    result = evaluate(restorer, load_images(sources), dataset, qfs, protocol)
+    registry.promote(name, champion.version, gate_scores(result, qfs))
+    say(f"{champion.uri} was scored on {dataset} as well, to be compared")
+
+
+def gate_scores(result: EvaluationResult, qfs: tuple[int, ...]) -> GateScores:
+    """Return what the gate compares: the means over the quality factors."""
+    rows = [result.row(qf).metrics for qf in qfs]
+    means = {name: fmean(row[name] for row in rows) for name in ("psnr", "ssim", "psnr_b")}
+    return GateScores(dataset=result.dataset, qfs=qfs, **means)
+
+
+def _sha256_of(uri: str) -> str:
+    return hashlib.sha256(files.read_bytes(uri)).hexdigest()
+
+
+def _is_whole(weights: str, sha256: str) -> bool:
+    try:
+        return _sha256_of(weights) == sha256
+    except OSError:
+        return False
+
+
+def _tags(
+    recipe: Recipe,
+    version: StoreVersion,
+    result: TrainingResult,
+    scores: Mapping[str, Comparison],
+) -> dict[str, str]:
+    means = {
+        dataset: [comparison.restored.row(qf).as_json_row() for qf in recipe.evaluation_qfs]
+        for dataset, comparison in scores.items()
+    }
+    return {
+        "recipe": recipe.name,
+        "recipe_settings": json.dumps(asdict(recipe)),
+        "architecture": recipe.architecture,
+        "qfs": " ".join(map(str, recipe.qfs)),
+        "store_version": version.name,
+        "dataset": version.dataset,
+        "dataset_fingerprint": version.dataset_fingerprint,
+        "protocol": PROTOCOL,
+        "git_commit": git_commit(),
+        "steps": str(result.steps),
+        "seconds": f"{result.seconds:.1f}",
+        "weights": result.weights,
+        "scores": json.dumps(means),
+    }

@@ -1,0 +1,70 @@
+"""Work on a graph in threads: what is independent runs at once, a failure stops what needs it."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import dataclass
+from threading import Event
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[T]):
+    """How one piece of work went; exactly one of the three is there."""
+
+    value: T | None = None
+    """What it returned."""
+    error: Exception | None = None
+    """What it raised."""
+    skipped_for: str | None = None
+    """The piece whose failure left this one without what it needs."""
+
+
+def walk(
+    needs: Mapping[str, str | None],
+    work: Callable[[str, T | None], T],
+    *,
+    at_once: int,
+    stop: Event,
+) -> dict[str, Outcome[T]]:
+    """Call `work(name, what its need returned)` for every name, `at_once` of them side by side.
+
+    `needs` names for every piece the one that it needs, which comes before it, or None. Every call
+    has a thread of its own and a copy of this thread's context. An exception in this thread, such
+    as KeyboardInterrupt, sets `stop`, on which the calls must return or raise soon; it goes on
+    when they have.
+    """
+    outcomes: dict[str, Outcome[T]] = {}
+    running: dict[Future[T], str] = {}
+    waiting = dict(needs)
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="side-by-side")
+    try:
+        while waiting or running:
+            for name, need in [*waiting.items()]:
+                if need is not None and need not in outcomes:
+                    continue
+                del waiting[name]
+                before: Outcome[T] = outcomes[need] if need is not None else Outcome()
+                failed = need if before.error is not None else before.skipped_for
+                if failed is not None:
+                    outcomes[name] = Outcome(skipped_for=failed)
+                else:
+                    call = pool.submit(copy_context().run, work, name, before.value)
+                    running[call] = name
+            for call in wait(running, return_when=FIRST_COMPLETED).done:
+                outcomes[running.pop(call)] = _outcome(call)
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return {name: outcomes[name] for name in needs}
+
+
+def _outcome(call: Future[T]) -> Outcome[T]:
+    try:
+        return Outcome(value=call.result())
+    except Exception as error:
+        return Outcome(error=error)

@@ -1,0 +1,61 @@
+"""Which code decides the weights of a network: its fingerprint tells old weights from new ones."""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from models import ARCHITECTURES
+
+LOOP = ("pipeline.training", "models.transfer")  # the latter through the list of networks
+FOLLOWED = ("models", "pipeline")
+LISTS = ("models", "pipeline", "pipeline.recipes")
+"""Packages whose `__init__` only lists what there is: a new network changes no other's weights."""
+
+
+@cache
+def code_fingerprint(architecture: str) -> str:
+    """Return a hexadecimal SHA-256 over the sources that decide a network's weights.
+
+    They are the network's own module and `pipeline.training`, with everything of models/ and
+    pipeline/ that these import, directly or not: the losses, the loader and its plan of an epoch,
+    the loop, the optimisers, what a recipe is, how weights are saved. torch's version counts too.
+    The lists of networks and of recipes do not count, nor does storage/, whose part of the result
+    is the patches themselves (the store version's content). Every change of a source counts, a
+    comment's too.
+    """
+    modules = sources_of(ARCHITECTURES[architecture].__module__, *LOOP)
+    digest = hashlib.sha256(torch.__version__.encode())
+    for name in sorted(modules):
+        digest.update(f"\n{name}\n".encode() + modules[name].read_bytes())
+    return digest.hexdigest()
+
+
+def sources_of(*starts: str) -> dict[str, Path]:
+    """Return the modules of models/ and pipeline/ behind some modules, themselves included."""
+    found: dict[str, Path] = {}
+    todo = [*starts]
+    while todo:
+        name = todo.pop()
+        if name in found or name in LISTS or name.split(".")[0] not in FOLLOWED:
+            continue
+        spec = find_spec(name)
+        if spec is not None and spec.origin is not None:
+            found[name] = Path(spec.origin)
+            todo.extend(_imports(found[name]))
+    return found
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports; `from a import b` may mean the module `a.b`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module in LISTS:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)

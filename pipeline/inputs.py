@@ -1,0 +1,42 @@
+"""From a loader's batch to what a network takes: on the device, in [0, 1], flipped and turned."""
+
+import torch
+from torch import Tensor
+
+from pipeline.loader import Batch
+
+Inputs = tuple[Tensor, ...]
+"""A network's arguments: the degraded patches and, if it needs them, the quantisation tables."""
+
+
+def to_network(
+    batch: Batch, device: torch.device, *, with_tables: bool, transform: int = 0
+) -> tuple[Inputs, Tensor]:
+    """Return the network's inputs and the target.
+
+    Patches become (N, 1, side, side) float32 in [0, 1], tables (N, 8, 8) float32 of 1 to 255.
+    `transform`, 0 to 7, is applied to all of them; see `dihedral`.
+    """
+    original, degraded = (
+        dihedral(patches.to(device, non_blocking=True), transform).unsqueeze(1).float() / 255
+        for patches in (batch.original, batch.degraded)
+    )
+    if not with_tables:
+        return (degraded,), original
+    tables = batch.tables.to(device, non_blocking=True)
+    return (degraded, turned_tables(tables, transform).float()), original
+
+
+def dihedral(patches: Tensor, transform: int) -> Tensor:
+    """Turn (N, side, side) patches by `transform % 4` quarters, and flip them if it is 4 to 7."""
+    turned = torch.rot90(patches, transform % 4, (1, 2))
+    return (turned.flip(2) if transform >= 4 else turned).contiguous()
+
+
+def turned_tables(tables: Tensor, transform: int) -> Tensor:
+    """Return the (N, 8, 8) tables of patches that were turned and flipped by `dihedral`.
+
+    A quarter turn swaps rows and columns, and with them vertical and horizontal frequencies; a
+    flip or a half turn only changes signs of coefficients.
+    """
+    return tables.transpose(1, 2) if transform % 2 else tables

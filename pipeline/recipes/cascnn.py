@@ -1,0 +1,90 @@
+"""Recipes for CAS-CNN: multi-scale, then output loss, QF 20 first; and modern ones."""
+
+from pipeline.recipes.base import BLIND_QFS, Recipe, Stage, Transfer
+from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, fast_stage
+from storage.schema import PatchSpec
+
+QFS = (10, 20, 40, 60, 80)
+EASY_QF = 20
+PATCHES = PatchSpec(side=120, stride=40, qfs=QFS, degradation="image")
+
+
+def recipes() -> tuple[Recipe, ...]:
+    """Return every recipe of the family."""
+    return (
+        *(paper_recipe(qf) for qf in QFS),
+        *(fast_recipe(qf) for qf in QFS),
+        blind_recipe(),
+    )
+
+
+def paper_recipe(qf: int) -> Recipe:
+    """Return the recipe of Cavigelli et al. (2016) for one quality factor.
+
+    The first stage learns the image at four scales from a third of the cut-outs (50,000 of 150,000
+    in the paper), the second the full size alone from all of them. QF 20 is trained from scratch;
+    the others go through both stages from its whole network.
+    """
+    scales = Stage(
+        name="scales",
+        steps=250_000,
+        batch=20,
+        loss="multi_scale_mse",
+        optimizer="adam",
+        lr=1e-4,
+        share=1 / 3,
+    )
+    image = Stage(name="image", steps=60_000, batch=20, loss="mse", optimizer="adam", lr=1e-4)
+    return Recipe(
+        name=f"cascnn-qf{qf}",
+        architecture="cascnn",
+        patches=PATCHES,
+        qfs=(qf,),
+        stages=(scales, image),
+        init_from=None if qf == EASY_QF else Transfer(recipe=f"cascnn-qf{EASY_QF}"),
+        source=(
+            "Cavigelli et al. 2016, sections III and IV. Chosen here: steps (100 and 8 epochs of "
+            "the paper's cut-outs; it says convergence and several), and the stride of 40"
+        ),
+    )
+
+
+def fast_recipe(qf: int) -> Recipe:
+    """Return a modern recipe for the same network, each quality factor from scratch."""
+    return Recipe(
+        name=f"cascnn-fast-qf{qf}",
+        architecture="cascnn",
+        patches=PATCHES,
+        qfs=(qf,),
+        stages=_fast_stages(),
+        ema_decay=FAST_EMA_DECAY,
+        source="The network and losses of Cavigelli et al. 2016 with AdamW (chosen here)",
+    )
+
+
+def blind_recipe() -> Recipe:
+    """Return a modern recipe for one network for all quality factors from 5 to 95."""
+    return Recipe(
+        name="cascnn-blind",
+        architecture="cascnn",
+        patches=BLIND_PATCHES,
+        qfs=BLIND_QFS,
+        stages=_fast_stages(),
+        ema_decay=FAST_EMA_DECAY,
+        source="The network of Cavigelli et al. 2016 on mixed quality factors (chosen here)",
+    )
+
+
+def _fast_stages() -> tuple[Stage, ...]:
+    return (
+        fast_stage(
+            name="scales",
+            steps=10_000,
+            batch=20,
+            loss="multi_scale_mse",
+            lr=3e-4,
+            schedule="constant",
+            clip_norm=1.0,
+        ),
+        fast_stage(name="image", steps=30_000, batch=20, loss="mse", lr=3e-4, clip_norm=1.0),
+    )

@@ -1,0 +1,111 @@
+"""Recipes for DMCNN: patches that grow from 56 to 224 pixels, QF 10 from QF 20; and modern ones."""
+
+from pipeline.recipes.base import BLIND_QFS, Recipe, Stage, Transfer
+from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, fast_stage
+from storage.schema import PatchSpec
+
+QFS = (10, 20)
+FAST_QFS = (10, 20, 30, 40)
+EASY_QF = 20
+GROWTH = {56: 100_000, 112: 50_000, 168: 30_000, 224: 20_000}  # side in pixels: steps
+PATCHES = PatchSpec(side=224, stride=48, qfs=FAST_QFS, degradation="image")
+"""7,200 patches of BSDS500's 400 images; the smaller sides are cut out of them."""
+
+
+def recipes() -> tuple[Recipe, ...]:
+    """Return every recipe of the family."""
+    return (
+        *(paper_recipe(qf) for qf in QFS),
+        *(fast_recipe(qf) for qf in FAST_QFS),
+        blind_recipe(),
+    )
+
+
+def paper_recipe(qf: int) -> Recipe:
+    """Return the recipe of Zhang et al. (2018) for one quality factor.
+
+    QF 20 is trained from scratch on growing patches; the other starts from its whole network and
+    stays at the largest.
+    """
+    sides = GROWTH if qf == EASY_QF else {PATCHES.side: GROWTH[PATCHES.side]}
+    return Recipe(
+        name=f"dmcnn-qf{qf}",
+        architecture="dmcnn",
+        patches=PATCHES,
+        qfs=(qf,),
+        stages=tuple(_growing_stage(side, steps) for side, steps in sides.items()),
+        init_from=None if qf == EASY_QF else Transfer(recipe=f"dmcnn-qf{EASY_QF}"),
+        validation_share=0.02,
+        source=(
+            "Zhang et al. 2018: sides, loss, Adam, rate, its division by 3 on a "
+            "plateau, batch, clipping, QF 20 first. Chosen here: steps, validation every 1,000 "
+            "steps, patience of 3, the full rate at the start of every side, 224 alone for QF 10"
+        ),
+    )
+
+
+def fast_recipe(qf: int) -> Recipe:
+    """Return a modern recipe for the same network, each quality factor from scratch."""
+    return Recipe(
+        name=f"dmcnn-fast-qf{qf}",
+        architecture="dmcnn",
+        patches=PATCHES,
+        qfs=(qf,),
+        stages=_fast_stages(),
+        ema_decay=FAST_EMA_DECAY,
+        source="The network and loss of Zhang et al. 2018 with AdamW on crops (chosen here)",
+    )
+
+
+def blind_recipe() -> Recipe:
+    """Return a modern recipe for one network for all quality factors from 5 to 95."""
+    return Recipe(
+        name="dmcnn-blind",
+        architecture="dmcnn",
+        patches=BLIND_PATCHES,
+        qfs=BLIND_QFS,
+        stages=_fast_stages(),
+        ema_decay=FAST_EMA_DECAY,
+        source="The network of Zhang et al. 2018 on mixed quality factors (chosen here)",
+    )
+
+
+def _growing_stage(side: int, steps: int) -> Stage:
+    return Stage(
+        name=f"side{side}",
+        steps=steps,
+        batch=80,
+        loss="dual_domain",
+        optimizer="adam",
+        lr=1e-3,
+        clip_norm=10.0,
+        schedule="plateau",
+        plateau_factor=1 / 3,
+        validate_every=1_000,
+        side=side,
+    )
+
+
+def _fast_stages() -> tuple[Stage, ...]:
+    """Most steps on crops of 64 pixels, the last on 112, which show more of the wide view."""
+    return (
+        fast_stage(
+            name="small",
+            steps=30_000,
+            batch=32,
+            loss="dual_domain",
+            lr=4e-4,
+            schedule="constant",
+            side=64,
+            clip_norm=1.0,
+        ),
+        fast_stage(
+            name="large",
+            steps=10_000,
+            batch=16,
+            loss="dual_domain",
+            lr=4e-4,
+            side=112,
+            clip_norm=1.0,
+        ),
+    )

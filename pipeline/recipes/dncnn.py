@@ -1,0 +1,69 @@
+"""Recipes for DnCNN-3: the paper's one network for all quality factors, and modern ones."""
+
+from pipeline.recipes.base import BLIND_QFS, Recipe, Stage
+from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
+from storage.schema import PatchSpec
+
+FAST_QFS = (10, 20, 30, 40)
+SIDE = 48
+STEPS = 50 * 8_000  # 50 epochs of the paper's 128 x 8,000 patches in batches of 128
+
+
+def recipes() -> tuple[Recipe, ...]:
+    """Return every recipe of the family."""
+    return (
+        paper_recipe(),
+        *(_fast(f"dncnn-fast-qf{qf}", MEDIUM_PATCHES, (qf,)) for qf in FAST_QFS),
+        _fast("dncnn-fast-blind", BLIND_PATCHES, BLIND_QFS),
+    )
+
+
+def paper_recipe() -> Recipe:
+    """Return the recipe of Zhang et al. (2017), whose DnCNN-3 is one network for QF 5 to 99.
+
+    Their loss is half the sum over a patch, to which their rate of 0.1 does not belong without
+    clipping: a batch of 8 camera patches diverges within 3 steps. On the mean it learns.
+    """
+    stage = Stage(
+        name="restore",
+        steps=STEPS,
+        batch=128,
+        loss="mse",
+        optimizer="sgd",
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=1e-4,
+        schedule="exponential",
+        final_lr_scale=1e-3,
+        side=SIDE,
+        augment=True,
+    )
+    return Recipe(
+        name="dncnn-blind",
+        architecture="dncnn",
+        patches=BLIND_PATCHES,
+        qfs=BLIND_QFS,
+        stages=(stage,),
+        source=(
+            "Zhang et al. 2017, section IV, JPEG deblocking alone. Chosen here: patches of 48 "
+            "where the paper has 50, QF 5 to 95 in steps of 5, and the rate for the mean loss"
+        ),
+    )
+
+
+def _fast(name: str, patches: PatchSpec, qfs: tuple[int, ...]) -> Recipe:
+    """Return a modern recipe: AdamW, cosine schedule, and biases for batch normalisation."""
+    side = SIDE if patches.side > SIDE else None
+    return Recipe(
+        name=name,
+        architecture="dncnn",
+        options={"batch_norm": False},
+        patches=patches,
+        qfs=qfs,
+        stages=(fast_stage(steps=40_000, batch=64, loss="mse", lr=5e-4, side=side, clip_norm=1.0),),
+        ema_decay=FAST_EMA_DECAY,
+        source=(
+            "The network of Zhang et al. 2017 with AdamW, without batch normalisation, whose "
+            "statistics would not be those of the averaged weights (chosen here)"
+        ),
+    )

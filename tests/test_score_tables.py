@@ -1,0 +1,111 @@
+"""Tables and cards that people read: our rows beside the published ones, in 100 columns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from skimage import data
+
+from flows import console, reporting
+from flows.networks import OpenNetwork, architecture_of, open_network, registered_architecture
+from flows.score_tables import result_rows, score_rows
+from models import ARCHITECTURES
+from pipeline.degrade import Protocol
+from pipeline.evaluate import compare
+from pipeline.recipes import Recipe, get_recipe
+from pipeline.scores import Comparison
+from storage.model_registry import RegisteredVersion
+from storage.patch_store import StoreVersion
+
+
+def compared(dataset: str, qfs: list[int], degradation: Protocol = "image") -> Comparison:
+    image = np.ascontiguousarray(data.camera()[100:164, 150:230])
+    return compare(lambda luma, table: luma, [("a", image)], dataset, qfs, degradation)
+
+
+def version_of(recipe: Recipe) -> StoreVersion:
+    return StoreVersion(
+        uri="stores/x", number=1, spec=recipe.patches, dataset="bsds500", dataset_fingerprint="",
+        row_group_rows=16, shards=(), rejected=(), packages={}, created="",
+    )  # fmt: skip
+
+
+def test_published_rows_follow_the_gain_and_are_compared_in_their_own_ssim_family():
+    rows = score_rows("mine", compared("live1", [10]), "arcnn")
+    names = [row[""] for row in rows]
+    assert names[:3] == ["JPEG", "mine", "gain"]
+    assert names[4] == names[6] == "difference"
+    mine, uniform, gaussian = rows[1], rows[4], rows[6]
+    assert uniform["ssim_gaussian"] == gaussian["ssim"] == gaussian["psnr_b"] == ""
+    assert isinstance(mine["psnr"], float)
+    assert uniform["psnr"] == pytest.approx(mine["psnr"] - 29.13, abs=0.011)
+    assert gaussian["psnr"] == pytest.approx(mine["psnr"] - 28.96, abs=0.011)
+    assert all([*row] == [*rows[0]] for row in rows)
+
+
+@pytest.mark.parametrize("degradation", ["image", "rescaled"])
+def test_nothing_published_stands_beside_another_degradation(degradation):
+    rows = score_rows("mine", compared("live1", [10], degradation), "arcnn")
+    assert len(rows) == (7 if degradation == "image" else 3)
+    assert {row["set"] for row in rows} == {"live1" if degradation == "image" else "live1 rescaled"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dataset", "label"),
+    [
+        ("arcnn", "live1", "arcnn-rescaled-qf10"),
+        ("dncnn", "live1", "dncnn-fast-qf10"),
+        ("cascnn", "live1", "cascnn-fast-qf10"),
+        ("ddcn", "bsds500:test", "ddcn-fast-qf10"),
+    ],
+)
+def test_a_table_stands_in_100_columns_without_a_broken_line(
+    architecture, dataset, label, monkeypatch
+):
+    paper = Console(width=100)
+    monkeypatch.setattr(console, "out", paper)
+    rows = result_rows(label, compared(dataset, [10]).restored, architecture)
+    with paper.capture() as capture:
+        console.show_table(rows, "a network")
+    _, heading, *lines = capture.get().rstrip().splitlines()
+    assert len(lines) == len(rows)
+    assert max(map(len, [heading, *lines])) <= 100
+
+
+def test_a_blind_network_has_a_line_for_each_quality_factor_in_its_card():
+    recipe = replace(get_recipe("arcnn-fast-qf10"), name="arcnn-blind", qfs=(10, 20, 30, 40))
+    scores = {"live1": compared("live1", [10, 20, 30, 40])}
+    card = reporting.model_card(recipe, version_of(recipe), scores)
+    assert "of quality factor 10, 20, 30, 40." in card
+    lines = [line.split(" | ") for line in card.splitlines() if line.startswith("| live1")]
+    assert [line[1] for line in lines] == ["10", "20", "30", "40"]
+    assert "rescaled" not in card
+
+
+def test_the_card_of_a_rescaled_network_says_how_it_was_scored():
+    base = get_recipe("arcnn-fast-qf10")
+    recipe = replace(base, patches=replace(base.patches, degradation="rescaled"))
+    scores = {"live1": compared("live1", [10], "rescaled")}
+    card = reporting.model_card(recipe, version_of(recipe), scores)
+    assert "rescaled and recompressed photos" in card
+    assert "not comparable with results of the papers' standard protocol" in card
+    assert "| live1 rescaled | 10 |" in card
+
+
+def test_jpeg_itself_has_its_own_published_rows():
+    assert open_network("jpeg") == OpenNetwork(restorer=None, architecture="jpeg", label="JPEG")
+    assert architecture_of("jpeg") == "jpeg"
+    rows = result_rows("JPEG", compared("classic5", [10]).jpeg, "jpeg")
+    assert [row[""] for row in rows] == ["JPEG, 1 image", "JPEG (the papers)", "difference"]
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("label", ["qf10", "blind", "rescaled-qf20"])
+def test_a_registered_model_tells_its_architecture_by_tag_or_by_name(architecture, label):
+    name = f"qfactory-{architecture}-{label}"
+    version = RegisteredVersion(name=name, version=1, tags={}, run_id=None)
+    assert registered_architecture(version) == architecture
+    tagged = replace(version, name="other", tags={"architecture": architecture})
+    assert registered_architecture(tagged) == architecture
+    assert registered_architecture(replace(version, name="other")) is None

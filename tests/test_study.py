@@ -1,0 +1,178 @@
+"""Studies and trainings as flows, in one process: one Ray, one Prefect, MLflow on SQLite."""
+
+import json
+import socket
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from prefect.testing.utilities import prefect_test_harness
+from safetensors.torch import load_file
+
+from flows import cli_evaluate, cli_recipes
+from flows.build_patches import default_store
+from flows.settings import settings
+from flows.study import study
+from flows.study_results import StudyError, StudyResult
+from flows.train import TrainingSlice, train
+from pipeline import cluster
+from pipeline.recipes import get_recipe
+from pipeline.training import train as plain_training
+from pipeline.training_job import TrainingJob
+from storage.model_registry import ModelRegistry
+from storage.patch_store import open_store
+from storage.tracking import open_client
+
+pytestmark = pytest.mark.slow
+
+HARD, EASY, ALONE = "arcnn-qf10", "arcnn-qf20", "quickres-qf10"
+STEPS = 4
+STUDY = {"recipes": [HARD, "quickres-qf1*"], "steps": STEPS, "threads": 1, "name": "first"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workspace(tmp_path_factory):
+    """A workspace for all tests here, with a Ray of two cores and a Prefect server."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PREFECT_API_URL", "RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+            patch.delenv(name, raising=False)
+        patch.setenv("QFACTORY_WORKSPACE", str(folder))
+        patch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+        settings.cache_clear()
+        cluster.connect(None, cpus=2)
+        with prefect_test_harness(server_startup_timeout=90):
+            yield folder
+        cluster.disconnect()
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def first(workspace):
+    """A study of two lines of recipes: one from QF 20 to QF 10, and one alone."""
+    return run_study()
+
+
+def run_study(**options) -> StudyResult:
+    return cast(StudyResult, study(**{**STUDY, **options}))
+
+
+def states(result):
+    return {outcome.recipe: outcome.state for outcome in result.outcomes}
+
+
+def versions(name):
+    return [v.version for v in ModelRegistry(settings().mlflow_uri).versions(name)]
+
+
+def runs_of(experiment):
+    client = open_client(settings().mlflow_uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return client.search_runs([found.experiment_id])
+
+
+def run_states(experiment):
+    return {run.info.run_name: run.info.status for run in runs_of(experiment)}
+
+
+def test_a_study_trains_what_is_asked_for_and_what_that_starts_from(first):
+    assert states(first) == {EASY: "trained", HARD: "trained", ALONE: "trained"}
+    assert {model.model for model in first.models} == {
+        f"models:/qfactory-{name}/1" for name in (EASY, HARD, ALONE)
+    }
+    infos = {run.info.run_name: run.info for run in runs_of("first")}
+    started = {name: int(info.start_time or 0) for name, info in infos.items()}
+    easy_ended = int(infos[EASY].end_time or 0)
+    assert started[HARD] >= easy_ended, "it starts from the other's weights"
+    assert started[ALONE] < easy_ended, "independent recipes run side by side"
+    assert set(run_states("first").values()) == {"FINISHED"}
+
+
+def test_the_graph_shows_the_models_that_are_registered(first, capsys):
+    cli_recipes.graph("arcnn-qf[14]0")
+    easy, hard, other = capsys.readouterr().out.splitlines()
+    assert easy == f"{EASY} models:/qfactory-{EASY}/1"
+    assert f"{HARD} takes the first layer models:/qfactory-{HARD}/1" in hard
+    assert other.endswith("arcnn-qf40 takes the first layer")
+
+
+def test_the_same_study_again_only_evaluates(first):
+    again = run_study(name="again")
+    assert set(states(again).values()) == {"reused"}
+    assert again.rows == first.rows
+    assert versions(f"qfactory-{HARD}") == [1]
+    assert set(run_states("again").values()) == {"FINISHED"}
+
+
+def test_what_lost_its_weights_is_trained_again_and_what_started_from_them_is_not(first):
+    (easy,) = [model for model in first.models if model.recipe == EASY]
+    before = Path(easy.weights).read_bytes()
+    Path(easy.weights).write_bytes(before[:-1] + b"x")
+    result = run_study(recipes=[HARD], name="damaged")
+    assert states(result) == {EASY: "trained", HARD: "reused"}
+    assert Path(easy.weights).read_bytes() == before
+
+
+def test_a_failure_stops_only_what_depends_on_it_and_is_told_at_the_end(first):
+    store = default_store("sample", get_recipe(EASY).patches)
+    shards = [*Path(store, "shards").iterdir()]
+    whole = [shard.read_bytes() for shard in shards]
+    for shard, content in zip(shards, whole, strict=True):
+        quarter = len(content) // 4
+        shard.write_bytes(content[:quarter] + bytes(2 * quarter) + content[3 * quarter :])
+    with pytest.raises(StudyError) as caught:
+        run_study(steps=STEPS + 1, name="failing")
+    for shard, content in zip(shards, whole, strict=True):
+        shard.write_bytes(content)
+    told = str(caught.value)
+    assert "1 of 3 recipes failed: arcnn-qf20 failed (" in told
+    assert "arcnn-qf10 was skipped (it starts from arcnn-qf20, which failed)" in told
+    assert "qfactory study --dataset sample --recipes arcnn-qf10 'quickres-qf1*' --steps 5" in told
+    assert caught.value.result is not None
+    assert states(caught.value.result) == {EASY: "failed", HARD: "skipped", ALONE: "trained"}
+    assert run_states("failing") == {"failing": "FAILED", EASY: "FAILED", ALONE: "FINISHED"}
+
+
+def test_two_slices_give_the_weights_of_one_uninterrupted_training(first, tmp_path):
+    recipe, steps = get_recipe(ALONE).with_steps(20), 20
+    store = open_store(default_store("sample", recipe.patches))
+    whole = plain_training(
+        TrainingJob(recipe=recipe, store=store.uri, checkpoints=str(tmp_path), threads=1)
+    )
+    part = train(recipe=ALONE, steps=steps, threads=1, stop_after="0s")
+    assert isinstance(part, TrainingSlice)
+    assert str(part) == "quickres-qf10: 10 of 20 steps done; the same command goes on"
+    known = versions(f"qfactory-{ALONE}")
+    (cut_short,) = [run for run in runs_of("train") if "loss" in run.data.metrics]
+    assert cut_short.info.status == "KILLED"
+    rest = train(recipe=ALONE, steps=steps, threads=1, stop_after="1h")
+    assert not isinstance(rest, TrainingSlice)
+    assert len(versions(f"qfactory-{ALONE}")) == len(known) + 1
+    (run,) = [run for run in runs_of("train") if "loss" in run.data.metrics]
+    assert (run.info.run_id, run.info.status) == (cut_short.info.run_id, "FINISHED")
+    losses = open_client(settings().mlflow_uri).get_metric_history(run.info.run_id, "loss")
+    assert [point.step for point in losses] == [10, 20]
+    ours, theirs = load_file(rest.weights), load_file(whole.weights)
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_without_its_tracking_server_a_study_trains_and_says_what_was_not_recorded(
+    first, monkeypatch, capsys
+):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        away = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", away)
+    settings.cache_clear()
+    result = run_study(recipes=[ALONE], steps=STEPS + 2)
+    monkeypatch.undo()
+    settings.cache_clear()
+    assert states(result) == {ALONE: "trained"}
+    assert [model.model for model in result.models] == [None]
+    assert any("not recorded in MLflow: start of run" in note for note in result.notes)
+    folder = str(Path(result.models[0].weights).parent)
+    cli_evaluate.evaluate(folder, dataset=["sample"], qf=[10], json=True)
+    assert json.loads(capsys.readouterr().out)[0]["images"] == 3
