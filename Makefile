@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt
 
 .PHONY: demo test test-fast check format clean
@@ -10,10 +11,10 @@ demo: $(VENV)/.installed ## build a store, train, evaluate, register on photogra
 	$(BIN)/qfactory study
 
 test: $(VENV)/.installed-dev ## every test
-	$(BIN)/pytest --durations=10
+	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=10
 
 test-fast: $(VENV)/.installed-dev ## the tests that take no more than a few seconds each
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
 
 check: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff check .

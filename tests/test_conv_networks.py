@@ -81,6 +81,7 @@ def test_dcrn_has_the_papers_size_at_every_dense_width(g, total):
     assert count(DCRN(g=g)) == total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_an_overfitted_handful_of_blocks_has_a_tenth_of_its_loss(name, textured_pairs):
     torch.manual_seed(0)

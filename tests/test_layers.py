@@ -25,6 +25,7 @@ HOMES = {
     "fsspec": {"storage/", "pipeline/folders.py"},
     "safetensors": {"storage/", "pipeline/weights.py"},
     "pooch": {"pipeline/download.py"},
+    "matplotlib": {"pipeline/charts.py"},
 }
 STANDALONE = {"torch", "numpy", "pyarrow", "PIL", "safetensors", "fsspec"}
 RUNS_WITHOUT_A_CLUSTER = ("pipeline.training", "pipeline.evaluate", "pipeline.recipes")

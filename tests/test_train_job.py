@@ -17,7 +17,7 @@ from models.losses import LOSSES
 from pipeline import cluster
 from pipeline.loader import PatchLoader
 from pipeline.optimization import learning_rate, make_optimizer, set_learning_rate
-from pipeline.room import Node, Room, room_for, threads_a_worker
+from pipeline.room import Node, Room, room_for
 from pipeline.train_job import run_training
 from pipeline.training import train
 from pipeline.training_job import TrainingError
@@ -181,21 +181,13 @@ def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_pat
         run(job, tmp_path, on_record=kill_all, max_failures=0)
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_fit_are_refused_before_anything_starts(store, tmp_path):
     with pytest.raises(ValueError, match="3 workers of 1 threads do not fit"):
         run(make_job(store, tmp_path / "out"), tmp_path, workers=3)
 
 
-def test_workers_share_the_cores_of_the_nodes():
-    assert threads_a_worker([2], 1) == 2
-    assert threads_a_worker([2], 2) == 1
-    assert threads_a_worker([16, 16], 3) == 8
-    assert threads_a_worker([16, 4], 2) == 8
-    assert threads_a_worker([4], 1, wanted=2) == 2
-    with pytest.raises(ValueError, match="choose fewer workers"):
-        threads_a_worker([2, 2], 5)
-
-
+@pytest.mark.slow
 def test_a_laptop_holds_one_training_and_a_cluster_several():
     laptop, node, server = Node(cpus=2), Node(cpus=16), Node(cpus=32, gpus=8)
     assert room_for([laptop], 1) == Room(threads=2, trainings=1)
