@@ -47,6 +47,14 @@ recipes.command(f"{RECIPES}:show_recipe", name="show", help="Print a recipe's se
 recipes.command(f"{RECIPES}:graph", help="Show which recipes start from which others' weights.")
 app.command(recipes)
 
+analyze = App(name="analyze", help="Comparisons: what one choice does.")
+analyze.command("flows.cli_analyze:list_comparisons", name="list", help="List the comparisons.")
+analyze.command(
+    "flows.cli_analyze:recipes",
+    help="Train recipes that differ in one thing equally long; a table and a chart.",
+)
+app.command(analyze)
+
 models = App(name="models", help="The networks: what each costs.")
 models.command(
     "flows.cli_models:complexity",

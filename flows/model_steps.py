@@ -49,12 +49,14 @@ class TrainedModel:
     steps: int
     seconds: float
     """Training time, over all interruptions."""
+    history: tuple[Record, ...]
+    """How the training went; nothing for weights that were found in the registry."""
     scores: dict[str, Comparison]
     """Dataset reference -> the network beside JPEG."""
     picture: str
     """Path of a before/after picture."""
     model: str | None
-    """`models:/NAME/VERSION`; None if it could not be registered."""
+    """`models:/NAME/VERSION`; None if it was not to be, or could not be registered."""
     alias: str | None
     """`champion` or `challenger`."""
     note: str = ""
@@ -74,6 +76,8 @@ class TrainingPlan:
     """Forget earlier checkpoints of the same training."""
     stop_after_s: float | None = None
     """Seconds after which training stops with a checkpoint, finished or not."""
+    register: bool = True
+    """Whether the networks go into the registry."""
     stop: Event = field(default_factory=Event)
     """Another thread sets it to end the work."""
 
@@ -114,8 +118,11 @@ def score_and_register(
     picture = reporting.log_scores(run, recipe, scores, restorer_of(result.weights))
     model, alias, note = None, None, ""
     try:
-        registered, alias = register_network(recipe, version, result, scores, run, initial_weights)
-        model = registered.uri
+        if plan.register:
+            registered, alias = register_network(
+                recipe, version, result, scores, run, initial_weights
+            )
+            model = registered.uri
     except RegistryError as error:
         note = f"{recipe.name} was not registered ({error}); its weights are at {result.weights}"
         say(f"WARNING: {note}")
@@ -126,6 +133,7 @@ def score_and_register(
         weights=result.weights,
         steps=result.steps,
         seconds=result.seconds,
+        history=result.history,
         scores=scores,
         picture=str(picture),
         model=model,
@@ -159,14 +167,14 @@ def train_network(
     with progress(f"train {recipe.name}", plan.stop) as update:
 
         def record(seen: Record) -> None:
-            run.log_metrics(
-                {
-                    "loss": seen.loss,
-                    "learning_rate": seen.lr,
-                    "samples_per_second": seen.samples_per_s,
-                },
-                seen.step,
-            )
+            values = {
+                "loss": seen.loss,
+                "learning_rate": seen.lr,
+                "samples_per_second": seen.samples_per_s,
+            }
+            if seen.validation_psnr is not None:
+                values["validation_psnr"] = seen.validation_psnr
+            run.log_metrics(values, seen.step)
             speed = f"{seen.samples_per_s:,.0f} patches/s"
             update(seen.step, recipe.steps, f"loss {seen.loss:.6f}, {speed}")
 

@@ -9,10 +9,12 @@ from pydantic import AfterValidator, Field
 from flows.recipe_graph import matching
 from pipeline import datasets
 from pipeline.recipes import RECIPES, get_recipe
+from pipeline.recipes.comparisons import COMPARISONS, get_comparison
 from pipeline.training import parse_seconds
 from storage.schema import Degradation
 
 __all__ = [
+    "ComparisonName",
     "Degradation",
     "Name",
     "QualityFactor",
@@ -48,6 +50,9 @@ Reference = Annotated[
 References = Annotated[list[Reference], Field(min_length=1)]
 RecipeName = Annotated[
     str, _checked(get_recipe), Field(json_schema_extra={"enum": [*sorted(RECIPES)]})
+]
+ComparisonName = Annotated[
+    str, _checked(get_comparison), Field(json_schema_extra={"enum": [*sorted(COMPARISONS)]})
 ]
 RecipePattern = Annotated[
     str,

@@ -1,5 +1,7 @@
 """The study flow: from images to registered networks, with a table at the end."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 from prefect import flow
 
 from flows.data_steps import refuse_evaluation_images, scan_sources
@@ -11,7 +13,9 @@ from flows.settings import git_commit, settings
 from flows.side_by_side import Outcome
 from flows.study_results import StudyError, StudyResult, raise_failures, study_result
 from flows.study_steps import build_versions, default_sets, hashes_of, train_all
+from pipeline.recipes import Recipe
 from pipeline.train_job import cluster_room
+from storage.tracking import TrackedRun
 
 
 @flow(name="study", flow_run_name="{name}")
@@ -48,17 +52,43 @@ def study(
         fresh: train from the start whatever the registry and earlier checkpoints hold
         allow_evaluation_images: whether images of an evaluation set may be trained on
     """
-    ordered = ordered_recipes(recipes, steps)
     plan = TrainingPlan(
         evaluate_on=tuple(evaluate_on or default_sets(dataset)),
         workers=workers or settings().workers,
         threads=threads,
         fresh=fresh,
     )
+    return run_study(
+        ordered_recipes(recipes, steps),
+        plan,
+        dataset=dataset,
+        name=name,
+        params={"dataset": dataset, "recipes": " ".join(recipes)},
+        store=store,
+        allow_evaluation_images=allow_evaluation_images,
+    )
+
+
+def run_study(
+    ordered: Sequence[Recipe],
+    plan: TrainingPlan,
+    *,
+    dataset: str,
+    name: str,
+    params: Mapping[str, object],
+    store: str | None = None,
+    allow_evaluation_images: bool = False,
+    summarise: Callable[[TrackedRun, Mapping[str, Outcome[TrainedModel]]], None] | None = None,
+) -> StudyResult:
+    """Train the recipes, each after what it starts from, in one MLflow experiment.
+
+    `params` are recorded in its parent run, and `summarise` may add to that when all recipes are
+    done. Raises StudyError, with the result, when a recipe failed.
+    """
     check_batches(ordered, plan.workers)
     evaluated = hashes_of(plan.evaluate_on)
     with ray_session():
-        room = cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=threads)
+        room = cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)
         scanned = scan_sources(dataset, allow_evaluation_images)
         refuse_evaluation_images(
             dataset,
@@ -71,8 +101,10 @@ def study(
         outcomes: dict[str, Outcome[TrainedModel]] = {}
         try:
             with tracker, tracker.study(name, tags={"git_commit": git_commit()}) as parent:
-                parent.log_params({"dataset": dataset, "recipes": " ".join(recipes)})
+                parent.log_params(params)
                 outcomes = train_all(ordered, versions, parent, plan, at_once=room.trainings)
+                if summarise is not None:
+                    summarise(parent, outcomes)
                 raise_failures(outcomes)
         except StudyError as error:
             error.result = study_result(name, outcomes, tracker.unrecorded)

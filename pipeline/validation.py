@@ -17,7 +17,7 @@ from pipeline.recipes.base import Recipe, Stage
 from pipeline.training_job import World
 from storage.patch_store import StoreVersion
 
-PATCHES = 2048  # at most so many are looked at, over all workers
+PATCHES = 512  # at most so many are looked at, over all workers
 BATCH = 64
 
 
@@ -27,10 +27,11 @@ class Validation:
     def __init__(self, store: StoreVersion, recipe: Recipe, stage: Stage, world: World) -> None:
         """Read this worker's part. Raises StoreError when the store is too small to hold out."""
         self._world = world
+        batch = min(BATCH, stage.batch // world.size)
         loader = PatchLoader(
             store,
             recipe.qfs,
-            min(BATCH, stage.batch // world.size),
+            batch,
             seed=(recipe.seed,),
             rank=world.rank,
             world=world.size,
@@ -38,7 +39,7 @@ class Validation:
             held_out=recipe.validation_share,
             validation=True,
         )
-        looks = min(loader.steps_per_epoch, max(1, PATCHES // (BATCH * world.size)))
+        looks = min(loader.steps_per_epoch, max(1, PATCHES // (batch * world.size)))
         with closing(loader.batches()) as batches:
             self._batches = list(islice(batches, looks))
 

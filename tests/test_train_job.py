@@ -17,7 +17,6 @@ from models.losses import LOSSES
 from pipeline import cluster
 from pipeline.loader import PatchLoader
 from pipeline.optimization import learning_rate, make_optimizer, set_learning_rate
-from pipeline.room import Node, Room, room_for
 from pipeline.train_job import run_training
 from pipeline.training import train
 from pipeline.training_job import TrainingError
@@ -185,16 +184,3 @@ def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_pat
 def test_workers_that_do_not_fit_are_refused_before_anything_starts(store, tmp_path):
     with pytest.raises(ValueError, match="3 workers of 1 threads do not fit"):
         run(make_job(store, tmp_path / "out"), tmp_path, workers=3)
-
-
-@pytest.mark.slow
-def test_a_laptop_holds_one_training_and_a_cluster_several():
-    laptop, node, server = Node(cpus=2), Node(cpus=16), Node(cpus=32, gpus=8)
-    assert room_for([laptop], 1) == Room(threads=2, trainings=1)
-    assert room_for([laptop], 1, wanted=1) == Room(threads=1, trainings=2)
-    assert room_for([node] * 4, 1) == Room(threads=16, trainings=4)
-    assert room_for([node] * 4, 2) == Room(threads=16, trainings=2)
-    assert room_for([node, server], 1, use_gpu=True) == Room(threads=4, trainings=8)
-    assert room_for([Node(cpus=4, gpus=8)], 4, use_gpu=True) == Room(threads=1, trainings=1)
-    with pytest.raises(ValueError, match="3 workers of a GPU"):
-        room_for([Node(cpus=16, gpus=2)], 3, use_gpu=True)

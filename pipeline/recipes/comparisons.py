@@ -17,7 +17,8 @@ TRANSFERS = MappingProxyType(
     }
 )
 VALIDATION_SHARE = 0.02
-LOOKS = 40  # validations within a training
+LOOKS = 40  # validations within a training, about
+LEAST_STEPS = 10  # between two of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def on_a_budget(recipes: Sequence[Recipe], steps: int) -> list[Recipe]:
 
 
 def _validated(recipe: Recipe) -> Recipe:
-    every = max(1, recipe.steps // LOOKS)
+    every = min(recipe.steps, max(LEAST_STEPS, recipe.steps // LOOKS))
     stages = tuple(replace(stage, validate_every=every) for stage in recipe.stages)
     share = recipe.validation_share or VALIDATION_SHARE
     return replace(recipe, stages=stages, validation_share=share)
