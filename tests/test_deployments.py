@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,14 +108,21 @@ def prefect(environment, *arguments):
 
 
 def api(environment, path, body=None):
-    """Ask the Prefect server, as its UI does."""
+    """Ask the Prefect server; again after a 503, as its own clients do: SQLite is busy then."""
     request = urllib.request.Request(
         f"{environment['PREFECT_API_URL']}/{path}",
         data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request) as reply:
-        return json.load(reply)
+    for seconds in (0.5, 1, 2, 4, 8):
+        try:
+            with urllib.request.urlopen(request) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(seconds)
+    return pytest.fail(f"the Prefect server stays busy: {path}")
 
 
 def newest_run(environment, flow):
