@@ -9,6 +9,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.model_steps import TrainedModel, TrainingPlan
 from flows.parameters import ComparisonName, Reference, References, Steps, Threads, Workers
+from flows.reporting import label_of
 from flows.score_tables import Row
 from flows.settings import settings
 from flows.side_by_side import Outcome
@@ -71,12 +72,13 @@ def analyze(
         fresh=fresh,
         register=False,
     )
-    chart = settings().reports / comparison / f"{steps}-steps.png"
+    chart = settings().reports / comparison / f"{label_of(dataset)}-{steps}-steps.png"
 
     def summarise(run: TrackedRun, outcomes: Mapping[str, Outcome[TrainedModel]]) -> None:
         models = [o.value for name, o in outcomes.items() if o.value and name in compared]
-        draw_convergence(models, chart, f"{chosen.title} ({chosen.source})")
-        run.log_file(chart, "charts")
+        if models:
+            draw_convergence(models, chart, f"{chosen.title} ({chosen.source})")
+            run.log_file(chart, "charts")
 
     result = run_study(
         ordered,

@@ -15,6 +15,7 @@ from flows.score_tables import Row, score_rows
 from flows.side_by_side import Outcome
 
 REASON_LENGTH = 600
+COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another name there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def raise_failures(outcomes: Mapping[str, Outcome[TrainedModel]]) -> None:
 
 def going_on() -> str:
     """Return the command that does the running flow again, without what would start it anew."""
-    words = ["qfactory", str(flow_run.flow_name)]
+    words = ["qfactory", *COMMANDS.get(str(flow_run.flow_name), (str(flow_run.flow_name),))]
     for name, value in flow_run.parameters.items():
         if value is None or value is False or name == "fresh":
             continue

@@ -164,9 +164,10 @@ def fitting_version(recipe: Recipe, uri: str, dataset: str) -> StoreVersion:
 
 
 def registered_weights(recipe: Recipe) -> str | None:
-    """Return the weights of the newest registered model of the recipe that this one starts from.
+    """Return the weights of the registered model of the recipe that this one starts from.
 
-    None if it starts from scratch. Raises ValueError with the next step if there is no such model.
+    The newest that was trained by the whole recipe as it is now, else the newest. None if this one
+    starts from scratch. Raises ValueError with the next step if there is no such model.
     """
     if recipe.init_from is None:
         return None
@@ -178,4 +179,7 @@ def registered_weights(recipe: Recipe) -> str | None:
             f"{recipe.name} starts from {needed}, which is not registered: run `qfactory train "
             f"{needed}` first, or give --initial-weights"
         )
-    return max(versions, key=lambda v: v.version).tags["weights"]
+    whole = get_recipe(needed).fingerprint
+    start = max(versions, key=lambda v: (v.tags.get("recipe_fingerprint") == whole, v.version))
+    say(f"{recipe.name} starts from {start.uri}, {start.tags.get('steps')} steps of {needed}")
+    return start.tags["weights"]

@@ -10,16 +10,17 @@ WARM_UP = 10  # steps; the average follows the weights closely at first
 
 
 class WeightAverage:
-    """An exponential moving average of everything in a network's state dictionary.
+    """An exponential moving average of a network's parameters, beside its present buffers.
 
     After step t = 0, 1, ... the decay is min(decay, (1 + t) / (10 + t)), so that short trainings do
-    not remember their start. What is not floating point is taken as it is.
+    not remember their start. `tensors` is a whole state dictionary.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         """Start from the network's present weights, on their device."""
         self._network = network
         self._decay = decay
+        self._parameters = {name for name, _ in network.named_parameters()}
         self.tensors: Mapping[str, Tensor] = {
             name: value.detach().clone() for name, value in network.state_dict().items()
         }
@@ -35,7 +36,7 @@ class WeightAverage:
         decay = min(self._decay, (1 + step) / (WARM_UP + step))
         averages, values = [], []
         for name, value in self._network.state_dict().items():
-            if value.is_floating_point():
+            if name in self._parameters:
                 averages.append(self.tensors[name])
                 values.append(value)
             else:

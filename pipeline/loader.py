@@ -1,6 +1,5 @@
 """From a patch store to shuffled batches: uint8 all the way, read ahead in the background."""
 
-import math
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,6 +11,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.epoch_plan import Window, plan_epoch
+from pipeline.row_groups import chosen_groups
 from storage.patch_store import (
     ShardEntry,
     StoreVersion,
@@ -22,10 +22,11 @@ from storage.patch_store import (
 )
 from storage.schema import ORIGINAL, StoreError, qf_column
 
-WINDOW_BYTES = 256 << 20  # pixels that are shuffled together; at most two such windows are held
+HOLD_BYTES = 2 << 30  # pixels of a store that is read once and held in memory
+WINDOW_BYTES = 256 << 20  # pixels of a larger one that are shuffled together; two windows are held
 BLOCK_BYTES = 8 << 20  # pixels that are gathered at once from a store held in memory
 BLOCK_SIDE = 8  # pixels; crops lie on the JPEG grid
-QUALITY, CROP, SHARE = 1, 2, 3  # what a random stream is for, part of its seed
+QUALITY, CROP = 1, 2  # what a random stream is for, part of its seed
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class _Block:
 class PatchLoader:
     """Endless shuffled batches for one rank; several quality factors are mixed, one a patch.
 
-    A store whose columns fit into `window_bytes` is read once and held in memory; of a larger
-    one, one window is in use while the next is read.
+    A store whose columns fit into `hold_bytes` is read once and held in memory; of a larger one,
+    one window is in use while the next is read. The batches are the same either way.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class PatchLoader:
         share: float = 1.0,
         held_out: float = 0.0,
         validation: bool = False,
+        hold_bytes: int = HOLD_BYTES,
         window_bytes: int = WINDOW_BYTES,
         pin_memory: bool = False,
     ) -> None:
@@ -109,7 +111,8 @@ class PatchLoader:
             share: share of the row groups that is used, the same in every epoch.
             held_out: share of the row groups, the last ones, that is for validation alone.
             validation: whether this loader gives those held out, or the others.
-            window_bytes: pixels that are shuffled together.
+            hold_bytes: a store of so many pixels, in the columns it is read for, is held.
+            window_bytes: pixels that are shuffled together; part of what decides the order.
             pin_memory: whether batches lie in page-locked memory, for a GPU.
 
         Raises StoreError if the store lacks a quality factor or the quantisation tables, has
@@ -121,7 +124,7 @@ class PatchLoader:
             raise StoreError(
                 f"{store.uri}: its patches have a side of {store.spec.side}, asked for is {side}"
             )
-        self._row_groups = _chosen_groups(store, seed, share, held_out, validation)
+        self._row_groups = chosen_groups(store, seed, share, held_out, validation)
         self._rows = sum(group.rows for group in self._row_groups)
         if self._rows < world * batch:
             raise StoreError(
@@ -138,7 +141,7 @@ class PatchLoader:
         self._pin_memory = pin_memory
         self._starts = np.cumsum([0, *(group.rows for group in self._row_groups)])
         self._row_bytes = store.spec.side**2
-        self._window_bytes = window_bytes
+        self._hold_bytes, self._window_bytes = hold_bytes, window_bytes
         self._held: list[np.ndarray] | None = None
 
     @property
@@ -149,7 +152,7 @@ class PatchLoader:
     @property
     def fits_in_memory(self) -> bool:
         """Whether the store is read once and held."""
-        return self._rows * self._row_bytes * len(self._columns) <= self._window_bytes
+        return self._rows * self._row_bytes * len(self._columns) <= self._hold_bytes
 
     def batches(self, first_step: int = 0) -> Generator[Batch, None, None]:
         """Yield batches from global step `first_step` on, epoch after epoch, without end.
@@ -237,12 +240,13 @@ class PatchLoader:
         original: torch.Tensor,
         degraded: torch.Tensor,
     ) -> _Block:
+        tables = torch.from_numpy(self._tables[draw.quality])
         return _Block(
             step=step,
             epoch=epoch,
             original=self._cropped(original, draw.corner),
             degraded=self._cropped(degraded, draw.corner),
-            tables=torch.from_numpy(self._tables[draw.quality]),
+            tables=tables.pin_memory() if self._pin_memory else tables,
             rows=numbers[draw.order],
         )
 
@@ -321,43 +325,6 @@ class PatchLoader:
             torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)
         )
         return original, degraded
-
-
-@dataclass(frozen=True)
-class _RowGroup:
-    """Where a row group lies: its number within its shard, its first row within the store."""
-
-    shard: ShardEntry
-    number: int
-    first: int
-    rows: int
-
-
-def _chosen_groups(
-    store: StoreVersion, seed: tuple[int, ...], share: float, held_out: float, validation: bool
-) -> list[_RowGroup]:
-    """Return the row groups that a loader gives, in store order."""
-    groups = _row_groups(store)
-    kept = len(groups) - math.ceil(held_out * len(groups))
-    if validation:
-        return groups[kept:]
-    if held_out and not kept:
-        raise StoreError(
-            f"{store.uri}: holding out {held_out:.0%} leaves nothing to train on, it has "
-            f"{len(groups)} row group: build the store from more images"
-        )
-    chosen = np.random.default_rng((*seed[:1], SHARE)).permutation(kept)
-    return [groups[i] for i in sorted(chosen[: math.ceil(share * kept)])]
-
-
-def _row_groups(store: StoreVersion) -> list[_RowGroup]:
-    size, first, groups = store.row_group_rows, 0, []
-    for shard in store.shards:
-        for number, start in enumerate(range(0, shard.rows, size)):
-            rows = min(size, shard.rows - start)
-            groups.append(_RowGroup(shard, number, first + start, rows))
-        first += shard.rows
-    return groups
 
 
 def _scatter(items: np.ndarray, rows: np.ndarray, target: np.ndarray, places: np.ndarray) -> None:

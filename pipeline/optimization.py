@@ -105,6 +105,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         state.setdefault(int(number), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, remembered in optimizer.state.items():
+        for name, value in remembered.items():
+            if value.shape == parameter.shape:  # in the parameter's memory layout, as it was
+                remembered[name] = torch.empty_like(parameter).copy_(value)
 
 
 def draw_transform(seed: int, step: int) -> int:

@@ -153,9 +153,10 @@ class Training:
                     rows.clear()
 
     def _validate(self, stage: Stage, validation: Validation) -> None:
-        self.validation_psnr = validation.psnr(self.network, self._given_weights())
+        psnr = validation.psnr(self.network, self._given_weights())
+        self.validation_psnr = psnr if math.isfinite(psnr) else None
         if stage.schedule == "plateau":
-            self.plateau.update(stage, self.validation_psnr)
+            self.plateau.update(stage, psnr)
 
     def _synchronise(
         self,
@@ -168,21 +169,21 @@ class Training:
     ) -> None:
         """Agree with the other ranks on the loss and on stopping; record and save when due."""
         overdue = self.job.stop_after_s is not None and self._elapsed() >= self.job.stop_after_s
+        waited = time.monotonic() - self.saved_at
+        unsaved = self.world.rank == 0 and waited >= self.job.checkpoint_every_s
         total = torch.stack(losses).double().sum()
-        totals = torch.stack([total, torch.tensor(float(overdue)).to(total)])
+        totals = torch.stack([total, *torch.tensor([overdue, unsaved]).to(total)])
         if self.world.size > 1:
             dist.all_reduce(totals)
-        loss, votes = totals.tolist()
+        loss, stops, saves = totals.tolist()
         self.loss_sum += loss / self.world.size
         self.loss_steps += len(losses)
-        self.stopped = votes > 0
+        self.stopped = stops > 0
         if not math.isfinite(loss):
             raise self._diverged(first_bad_batch(self.store, self.world, self.step, losses, rows))
         if at_end or self.step % record_steps(self.recipe) == 0:
             self._record(stage, lr)
-        waited = time.monotonic() - self.saved_at
-        due = at_end or self.stopped or waited >= self.job.checkpoint_every_s
-        if due and self.world.rank == 0:
+        if at_end or self.stopped or saves > 0:
             self._save()
 
     def _record(self, stage: Stage, lr: float) -> None:
@@ -212,9 +213,12 @@ class Training:
         return self.average.tensors if self.average is not None else self.network.state_dict()
 
     def _save(self) -> None:
+        """Publish a checkpoint; every rank looks at its weights, the same on all, first."""
         model = self.network.state_dict()
         if not all(bool(value.isfinite().all()) for value in model.values()):
             raise self._diverged("a weight is not finite")
+        if self.world.rank != 0:
+            return
         state = {
             "identity": self.identity,
             "seconds": self._seconds(),

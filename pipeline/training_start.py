@@ -38,9 +38,15 @@ def agreed_checkpoint(folder: str, world: World) -> Checkpoint | None:
     """Return the checkpoint that rank 0 resumes from, on every rank."""
     if world.size == 1:
         return load_checkpoint(folder)
-    found = load_checkpoint(folder) if world.rank == 0 else None
-    step = torch.tensor(found.step if found else -1, device=world.device)
+    found, error = None, None
+    try:
+        found = load_checkpoint(folder) if world.rank == 0 else None
+    except CheckpointError as damaged:
+        error = damaged
+    step = torch.tensor(-2 if error else found.step if found else -1, device=world.device)
     dist.broadcast(step, 0)
+    if int(step) == -2:
+        raise error or CheckpointError(f"{folder}: the first worker cannot use its checkpoints")
     if world.rank and step >= 0:
         return load_checkpoint(folder, int(step))
     return found

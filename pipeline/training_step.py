@@ -59,17 +59,18 @@ class StageStep:
                     tuple(x[:patches] for x in inputs), target[:patches]
                 ),
             )
-        if self.stage.clip_norm is not None:
-            clip_grad_norm_(self.network.parameters(), self.stage.clip_norm)
-        self.optimizer.step()
         if self.average is not None:
             self.average.update(step)
         return loss
 
     def _loss_or_none(self, inputs: Inputs, target: Tensor) -> Tensor | None:
-        """Return `_backward`'s loss, or None if there is not enough memory."""
+        """Take the step and return its loss, or None if there is not enough memory."""
         try:
-            return self._backward(inputs, target)
+            loss = self._backward(inputs, target)
+            if self.stage.clip_norm is not None:
+                clip_grad_norm_(self.network.parameters(), self.stage.clip_norm)
+            self.optimizer.step()
+            return loss
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -14,6 +14,7 @@ from models import needs_table
 from pipeline.inputs import to_network
 from pipeline.loader import PatchLoader
 from pipeline.recipes.base import Recipe, Stage
+from pipeline.row_groups import held_out_rows
 from pipeline.training_job import World
 from storage.patch_store import StoreVersion
 
@@ -27,7 +28,8 @@ class Validation:
     def __init__(self, store: StoreVersion, recipe: Recipe, stage: Stage, world: World) -> None:
         """Read this worker's part. Raises StoreError when the store is too small to hold out."""
         self._world = world
-        batch = min(BATCH, stage.batch // world.size)
+        held = held_out_rows(store, recipe.validation_share)
+        batch = max(1, min(BATCH, stage.batch // world.size, held // world.size))
         loader = PatchLoader(
             store,
             recipe.qfs,
@@ -47,8 +49,9 @@ class Validation:
     def psnr(self, network: nn.Module, weights: Mapping[str, Tensor]) -> float:
         """Return the PSNR of `network` with `weights` over the patches of all workers, dB.
 
-        It is that of the mean squared error over all pixels, 10 log10(1 / MSE). The network is
-        used in evaluation mode, and is in training mode afterwards.
+        It is that of the mean squared error over all pixels, 10 log10(1 / MSE); minus infinity for
+        a network that has diverged. The network is used in evaluation mode, and is in training
+        mode afterwards.
         """
         total = torch.zeros(2, dtype=torch.float64, device=self._world.device)
         network.eval()
@@ -61,4 +64,6 @@ class Validation:
         if self._world.size > 1:
             dist.all_reduce(total)
         squares, pixels = total.tolist()
+        if not math.isfinite(squares):
+            return -math.inf
         return 10 * math.log10(pixels / max(squares, 1e-12))

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,11 @@ STREAMING = 40 * 2 * 32**2  # a window of 40 patches, so that the store does not
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loader")
     return build(image_folder(folder / "photos"), folder / "store").version
+
+
+def memory(pixels) -> dict[str, Any]:
+    """Loader options: a store of more pixels is streamed, in windows of so many."""
+    return {"window_bytes": pixels, "hold_bytes": pixels}
 
 
 def planned_rows(world, batch, epoch=0, window_rows=90, seed=(0,)):
@@ -108,7 +114,15 @@ def test_an_epoch_gives_every_pair_of_the_store_as_it_is_stored(store, window_by
         stored.update((o.tobytes(), d.tobytes()) for o, d in zip(originals, degraded, strict=True))
     given = Counter()
     for rank in range(world):
-        loader = PatchLoader(store, [10], 8, rank=rank, world=world, window_bytes=window_bytes)
+        loader = PatchLoader(
+            store,
+            [10],
+            8,
+            rank=rank,
+            world=world,
+            window_bytes=window_bytes,
+            hold_bytes=window_bytes,
+        )
         assert loader.steps_per_epoch == 240 // (8 * world)
         given.update(pairs(take(loader, loader.steps_per_epoch)))
     assert given == stored
@@ -117,7 +131,7 @@ def test_an_epoch_gives_every_pair_of_the_store_as_it_is_stored(store, window_by
 @pytest.mark.parametrize("window_bytes", [STREAMING, 1 << 28], ids=["streamed", "in memory"])
 @pytest.mark.parametrize("first", [1, 5, 14, 15, 33])
 def test_starting_at_a_step_gives_what_an_undisturbed_reader_gets_there(store, window_bytes, first):
-    loader = PatchLoader(store, [10], 16, window_bytes=window_bytes, seed=(3, 0))
+    loader = PatchLoader(store, [10], 16, **memory(window_bytes), seed=(3, 0))
     whole = take(loader, 40)
     later = take(loader, 40 - first, first_step=first)
     assert [(b.step, b.epoch) for b in later] == [(b.step, b.epoch) for b in whole[first:]]
@@ -126,7 +140,7 @@ def test_starting_at_a_step_gives_what_an_undisturbed_reader_gets_there(store, w
 
 
 def test_closing_the_iterator_ends_its_thread(store):
-    batches = PatchLoader(store, [10], 16, window_bytes=STREAMING).batches()
+    batches = PatchLoader(store, [10], 16, **memory(STREAMING)).batches()
     next(batches)
     assert any(thread.name.startswith("patch-loader") for thread in threading.enumerate())
     batches.close()
@@ -142,7 +156,7 @@ def test_a_flipped_byte_stops_the_reader_with_the_repair_command(tmp_path, windo
         byte = file.read(1)[0]
         file.seek(5000)
         file.write(bytes([byte ^ 1]))
-    loader = PatchLoader(version, [10], 16, window_bytes=window_bytes)
+    loader = PatchLoader(version, [10], 16, **memory(window_bytes))
     with pytest.raises(StoreError, match=r"patches build .* --repair"):
         take(loader, loader.steps_per_epoch)
     assert not any(thread.name.startswith("patch-loader") for thread in threading.enumerate())
@@ -172,7 +186,7 @@ def stored(store, columns):
 def test_a_batch_mixes_quality_factors_and_tells_each_ones_table(store, window_bytes):
     original, *compressed = stored(store, ["original", "qf10", "qf40"])
     tables = [quantization_table(qf) for qf in (10, 40)]
-    loader = PatchLoader(store, [10, 40], 16, window_bytes=window_bytes)
+    loader = PatchLoader(store, [10, 40], 16, **memory(window_bytes))
     seen = Counter()
     for batch in take(loader, loader.steps_per_epoch):
         assert np.array_equal(batch.original.numpy(), original[batch.rows])
@@ -204,7 +218,7 @@ def _crop(patch, y, x, side):
 
 
 def test_crops_are_the_same_after_a_resume(store):
-    loader = PatchLoader(store, [10, 40], 16, side=16, window_bytes=STREAMING)
+    loader = PatchLoader(store, [10, 40], 16, side=16, **memory(STREAMING))
     assert pairs(take(loader, 10)[4:]) == pairs(take(loader, 6, first_step=4))
 
 

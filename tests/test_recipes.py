@@ -149,9 +149,9 @@ def test_what_a_convergence_figure_compares_differs_in_the_transfer_alone(figure
 @pytest.mark.parametrize(
     ("name", "source", "layers"),
     [
-        ("arcnn-deep-qf10", "arcnn-qf10", 2),
+        ("arcnn-deep-qf10", "arcnn-qf10-scratch", 2),
         ("arcnn-qf10-two-layers", "arcnn-qf20", 2),
-        ("arcnn-rescaled-qf10", "arcnn-qf10", 1),
+        ("arcnn-rescaled-qf10", "arcnn-qf10-scratch", 1),
         ("arcnn-rescaled-qf10-from-qf20", "arcnn-qf20", 1),
         ("cascnn-qf80", "cascnn-qf20", None),
     ],
@@ -245,8 +245,16 @@ def test_shortening_keeps_the_total_and_the_share_of_each_stage():
     assert [stage.steps for stage in short.stages] == [30, 10]
     assert short.steps == 40
     assert short.fingerprint != recipe.fingerprint
+    assert [stage.steps for stage in recipe.with_steps(2).stages] == [1, 1]
     with pytest.raises(ValueError, match="steps 1"):
         recipe.with_steps(1)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in RECIPES if len(RECIPES[name].stages) > 1))
+def test_every_recipe_can_be_shortened_to_any_number_of_steps(name):
+    recipe = get_recipe(name)
+    for steps in range(len(recipe.stages), 80):
+        assert recipe.with_steps(steps).steps == steps
 
 
 @pytest.mark.parametrize(

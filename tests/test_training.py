@@ -179,6 +179,13 @@ def test_a_loss_that_is_not_finite_names_its_batch_within_the_shards(store, tmp_
         assert re.search(rf"rows {named}( and \d+ more)? of {key}\.parquet", str(failed.value))
 
 
+def test_a_network_that_diverges_before_a_validation_is_told_the_same_way(store, tmp_path):
+    stage = replace(STAGE, optimizer="sgd", lr=1e9, schedule="plateau", validate_every=1)
+    recipe = replace(RECIPE, validation_share=0.3, stages=(stage,))
+    with pytest.raises(TrainingError, match=r"loss of step \d+ is not finite; its batch is rows"):
+        train(make_job(store, tmp_path, recipe))
+
+
 @pytest.mark.slow
 def test_a_batch_that_does_not_fit_into_memory_is_told(store, tmp_path):
     script = f"""

@@ -127,7 +127,7 @@ def _deep(shallow: Recipe, network: str) -> tuple[Recipe, ...]:
         shallow,
         name=f"{network}-{shallow.label}",
         architecture="arcnn-deep",
-        init_from=Transfer(recipe=shallow.name, layers=2),
+        init_from=Transfer(recipe=_base(shallow), layers=2),
         source=f"{shallow.source}. Five layers, the first two from four: section 4.3.1",
     )
     return (deep, *_variants(deep, transfers={}))
@@ -141,13 +141,18 @@ def _rescaled(
         standard,
         name=f"{network}-{standard.label}",
         patches=RESCALED_PATCHES,
-        init_from=Transfer(recipe=standard.name, layers=1),
+        init_from=Transfer(recipe=_base(standard), layers=1),
         source=(
             f"{standard.source}. Photos rescaled before their JPEG: section 4.3.3. Chosen here: "
             "quality factor 10, a stride of 8 that keeps to the JPEG grid, and the rescaling"
         ),
     )
     return (rescaled, *_variants(rescaled, transfers))
+
+
+def _base(recipe: Recipe) -> str:
+    """Return the recipe of the same network that was trained from scratch: the paper's base."""
+    return recipe.name if recipe.init_from is None else f"{recipe.name}-scratch"
 
 
 def _variants(recipe: Recipe, transfers: Mapping[str, Transfer]) -> tuple[Recipe, ...]:

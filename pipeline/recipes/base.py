@@ -192,10 +192,12 @@ class Recipe:
             raise ValueError(f"steps {steps}: {self.name} has {len(self.stages)} stages, give more")
         bounds = [sum(s.steps for s in self.stages[:i]) for i in range(len(self.stages) + 1)]
         scaled = [round(bound * steps / self.steps) for bound in bounds]
+        for i in range(1, len(scaled)):  # a step at least for every stage, and none too many
+            scaled[i] = min(max(scaled[i], scaled[i - 1] + 1), steps - (len(self.stages) - i))
         stages = tuple(
             replace(
                 stage,
-                steps=max(1, end - start),
+                steps=end - start,
                 warmup_steps=round(stage.warmup_steps * steps / self.steps),
                 validate_every=stage.validate_every
                 and max(1, round(stage.validate_every * steps / self.steps)),

@@ -124,12 +124,13 @@ def measure(pairs: int, folder: Path) -> dict[str, float]:
     store = open_store(join(str(folder), "store"))
     columns = make_memmaps(store, folder)
     samples = DataLoader(Pairs(columns[0], columns[1]), BATCH, shuffle=True, drop_last=True)
-    held = PatchLoader(store, [10], BATCH, window_bytes=1 << 34)
+    held = PatchLoader(store, [10], BATCH, hold_bytes=1 << 34)
     next(held.batches())
+    streaming = PatchLoader(store, [10], BATCH, window_bytes=64 << 20, hold_bytes=0)
     ways: dict[str, tuple[Callable[[], Iterator], int]] = {
         "memmap_gather": (lambda: gather(columns), pairs // BATCH),
         "patch_loader_streamed": (
-            lambda: loader_batches(PatchLoader(store, [10], BATCH, window_bytes=64 << 20)),
+            lambda: loader_batches(streaming),
             pairs // BATCH,
         ),
         "patch_loader_in_memory": (lambda: loader_batches(held), pairs // BATCH),
