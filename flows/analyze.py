@@ -18,6 +18,7 @@ from flows.study_results import StudyResult
 from flows.study_steps import default_sets
 from models import build_model
 from models.complexity import total_memory_mb
+from pipeline import published
 from pipeline.charts import draw_curves
 from pipeline.recipes.base import Recipe
 from pipeline.recipes.comparisons import get_comparison, on_a_budget
@@ -119,9 +120,13 @@ def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str) -> 
 
 
 def comparison_rows(recipes: Sequence[Recipe], result: StudyResult) -> tuple[Row, ...]:
-    """Return what every compared network costs (see models.complexity) and reaches."""
+    """Return what every compared network costs (see models.complexity) and reaches.
+
+    What papers print of the same networks comes last, its SSIM only where it is the uniform one.
+    """
     models = {model.recipe: model for model in result.models}
     rows: list[Row] = []
+    printed: dict[tuple[str, str, int], Row] = {}
     for recipe in recipes:
         network = build_model(recipe.architecture, recipe.options)
         parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -141,4 +146,17 @@ def comparison_rows(recipes: Sequence[Recipe], result: StudyResult) -> tuple[Row
                         "psnr_b": round(mean.metrics["psnr_b"], 2),
                     }
                 )
-    return tuple(rows)
+                for row, _ in published.beside(recipe.architecture, mean):
+                    values = {"ssim": "", "psnr_b": "", **row.metrics}
+                    printed[row.label, mean.label, mean.qf] = {
+                        "recipe": f"published: {row.label}",
+                        "parameters": "",
+                        "MB": "",
+                        "set": mean.label,
+                        "qf": mean.qf,
+                        "psnr": row.psnr,
+                        "gain": "",
+                        "ssim": values["ssim"],
+                        "psnr_b": values["psnr_b"],
+                    }
+    return (*rows, *printed.values())

@@ -2,6 +2,7 @@
 
 import json as jsonlib
 import sys
+from functools import partial
 
 from flows.console import counted, show_table, shown
 from flows.networks import open_network
@@ -10,8 +11,8 @@ from flows.score_tables import result_rows
 from flows.settings import settings
 from pipeline import datasets, published
 from pipeline.degrade import STANDARD, Protocol
+from pipeline.evaluate import compare, load_images
 from pipeline.evaluate import evaluate as evaluate_images
-from pipeline.evaluate import load_images
 from pipeline.scores import EvaluationResult, write_csv
 
 
@@ -33,18 +34,25 @@ def evaluate(
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
         json: print one JSON array of rows and nothing else; `published` in a row lists what papers
             print of the same network
-        csv: file for every image's values and the means
+        csv: file for every image's values, the means, and below each what papers print
     """
     opened = open_network(network)
     results: list[EvaluationResult] = []
+    of_jpeg: list[EvaluationResult | None] = []
     for reference in dataset:
         root = settings().datasets_root
         sources = datasets.list_images(reference, root=root, purpose="evaluate")
         with shown(f"evaluate on {reference}") as update:
             images = counted(load_images(sources), len(sources), update)
-            results.append(evaluate_images(opened.restorer, images, reference, qf, degradation))
+            if opened.restorer is None:
+                results.append(evaluate_images(None, images, reference, qf, degradation))
+                of_jpeg.append(None)
+            else:
+                both = compare(opened.restorer, images, reference, qf, degradation)
+                results.append(both.restored)
+                of_jpeg.append(both.jpeg)
     if csv is not None:
-        write_csv(results, csv)
+        write_csv(results, csv, beside=partial(published.printed_rows, opened.architecture))
     if json:
         answer = [
             {**row.as_json_row(), "published": published.json_rows(opened.architecture, row)}
@@ -56,7 +64,7 @@ def evaluate(
     else:
         lines = [
             line
-            for result in results
-            for line in result_rows(opened.label, result, opened.architecture)
+            for result, before in zip(results, of_jpeg, strict=True)
+            for line in result_rows(opened.label, result, opened.architecture, before)
         ]
         show_table(lines, "JPEG itself" if opened.restorer is None else network)

@@ -40,7 +40,7 @@ def train(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's
     """Run the flow and show what came out."""
     made = cast(TrainedModel | TrainingSlice, train_flow(*arguments, **options))
     if isinstance(made, TrainingSlice):
-        out.print(made)
+        out.print(str(made))
         return
     _show([made], rows_of(made), [made.note] if made.note else [])
 

@@ -25,9 +25,10 @@ def show_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -
         notes.print(f"{title or 'table'}: nothing to show")
         return
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for name, value in rows[0].items():
+    for number, (name, value) in enumerate(rows[0].items()):
         justify = "right" if isinstance(value, int | float) else "left"
-        table.add_column(HEADINGS.get(name, name), justify=justify, overflow="fold")
+        whole = number == 0  # names stay in one piece, to be copied and searched for
+        table.add_column(HEADINGS.get(name, name), justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     out.print(table)

@@ -23,8 +23,15 @@ def score_rows(name: str, comparison: Comparison, architecture: str | None = Non
     return rows
 
 
-def result_rows(name: str, result: EvaluationResult, architecture: str | None) -> list[Row]:
+def result_rows(
+    name: str,
+    result: EvaluationResult,
+    architecture: str | None,
+    before: EvaluationResult | None = None,
+) -> list[Row]:
     """Return the means of an evaluation with their costs, each above the published rows.
+
+    `before` is that of JPEG itself, which then stands above a network's.
 
     Columns: `set, qf`, one without a heading for whose row it is, the metrics, `bpp` and
     `seconds_per_mpx` (empty in published rows).
@@ -34,8 +41,14 @@ def result_rows(name: str, result: EvaluationResult, architecture: str | None) -
         count = "1 image" if row.images == 1 else f"{row.images} images"
         costs = {"bpp": row.bpp, "seconds_per_mpx": row.seconds_per_mpx}
         beside = published.table_rows(architecture, row)
-        lines = [(label, {**values, **dict.fromkeys(costs, "")}) for label, values in beside]
-        rows += _rows(row, [(f"{name}, {count}", {**row.metrics, **costs}), *lines])
+        lines: list[tuple[str, Mapping[str, float | str]]] = [
+            (label, {**values, **dict.fromkeys(costs, "")}) for label, values in beside
+        ]
+        lines.insert(0, (f"{name}, {count}", {**row.metrics, **costs}))
+        if before is not None:
+            of_jpeg = {**before.row(row.qf).metrics, "bpp": row.bpp, "seconds_per_mpx": ""}
+            lines.insert(0, ("JPEG", of_jpeg))
+        rows += _rows(row, lines)
     return rows
 
 

@@ -4,7 +4,7 @@ import io
 from functools import cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAX_SIDE = 65_500  # libjpeg's limit
 
@@ -38,10 +38,25 @@ def compress(luma: np.ndarray, qf: int) -> tuple[np.ndarray, int]:
     return decode(data), len(data)
 
 
+def table_of(data: bytes) -> np.ndarray:
+    """Return a JPEG file's own luma quantisation table, (8, 8) uint16, rows from the top.
+
+    Whoever wrote it may have used other tables than those of a quality factor. Raises ValueError
+    for what is not a JPEG.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            table = image.quantization[0]  # type: ignore[attr-defined]  # JpegImageFile has it
+    except (UnidentifiedImageError, OSError, KeyError) as error:
+        raise ValueError(
+            f"its quantisation table cannot be read: not a whole JPEG ({error})"
+        ) from error
+    return np.array(table, np.uint16).reshape(8, 8)
+
+
 @cache
 def _table(qf: int) -> tuple[int, ...]:
-    with Image.open(io.BytesIO(encode(np.zeros((8, 8), np.uint8), qf)), formats=["JPEG"]) as image:
-        return tuple(image.quantization[0])  # type: ignore[attr-defined]  # JpegImageFile has it
+    return tuple(table_of(encode(np.zeros((8, 8), np.uint8), qf)).ravel().tolist())
 
 
 def quantization_table(qf: int) -> np.ndarray:

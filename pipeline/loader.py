@@ -115,7 +115,7 @@ class PatchLoader:
             window_bytes: pixels that are shuffled together; part of what decides the order.
             pin_memory: whether batches lie in page-locked memory, for a GPU.
 
-        Raises StoreError if the store lacks a quality factor or the quantisation tables, has
+        Raises StoreError if the store lacks a quality factor or its quantisation table, has
         smaller patches than `side`, or fewer patches than one step takes.
         """
         if missing := sorted(set(qfs) - set(store.spec.qfs)):
@@ -132,6 +132,8 @@ class PatchLoader:
                 f"({world * batch}): choose a smaller batch, or build the store from more images"
             )
         tables = read_quantization_tables(store)
+        if missing := sorted(set(qfs) - set(tables)):
+            raise damaged(store, store.shards[0], f"no quantisation table of QF {missing}")
         self._store = store
         self._columns = (ORIGINAL, *(qf_column(qf) for qf in qfs))
         self._tables = np.stack([tables[qf] for qf in qfs])

@@ -116,6 +116,14 @@ def beside(
     return [(row, differences(ours, row)) for row in rows]
 
 
+def printed_rows(
+    architecture: str | None, ours: MeanScore
+) -> list[tuple[str, Mapping[str, float]]]:
+    """Return `(published: NETWORK)` and the printed metrics of the rows beside a result."""
+    rows = beside(architecture, ours)
+    return [(f"(published: {row.label})", row.metrics) for row, _ in rows]
+
+
 def json_rows(architecture: str | None, ours: MeanScore) -> list[dict[str, object]]:
     """Return `beside` for JSON: a published row's fields and, as `difference`, ours less it."""
     return [

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -158,11 +158,17 @@ def label_of(dataset: str, degradation: Protocol) -> str:
     return dataset if degradation == STANDARD else f"{dataset} {degradation}"
 
 
-def write_csv(results: Sequence[EvaluationResult], path: str | Path) -> None:
+def write_csv(
+    results: Sequence[EvaluationResult],
+    path: str | Path,
+    *,
+    beside: Callable[[MeanScore], Sequence[tuple[str, Mapping[str, float]]]] = lambda row: (),
+) -> None:
     """Write a table to a path or URI: every image of a quality factor, then the mean.
 
     Columns: `dataset, qf, image, pixels`, the metrics, `bpp, seconds_per_mpx`. `dataset` names the
-    degradation too where it is not the standard one: `live1 rescaled`.
+    degradation too where it is not the standard one: `live1 rescaled`. `beside` gives rows that
+    follow a mean: what stands in the `image` column, and metrics.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
@@ -176,6 +182,9 @@ def write_csv(results: Sequence[EvaluationResult], path: str | Path) -> None:
             values = [*row.metrics.values(), row.bpp, row.seconds_per_mpx]
             pixels = sum(score.pixels for score in scores)
             table.writerow([result.label, row.qf, MEAN, pixels, *values])
+            for name, metrics in beside(row):
+                values = [metrics.get(metric, "") for metric in METRICS]
+                table.writerow([result.label, row.qf, name, "", *values, "", ""])
     files.write_bytes(str(path), text.getvalue().encode())
 
 

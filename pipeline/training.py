@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", type=int, help="store version; the current one if not given")
     parser.add_argument("--out", required=True, help="folder of the checkpoints and the weights")
     parser.add_argument("--steps", type=int, help="shorten or lengthen the recipe to this")
-    parser.add_argument("--for", dest="duration", type=parse_seconds, help="stop after, such as 9m")
-    parser.add_argument("--checkpoint-every", type=parse_seconds, default=60.0, metavar="TIME")
+    parser.add_argument("--for", dest="duration", type=_duration, help="stop after, such as 9m")
+    parser.add_argument("--checkpoint-every", type=_duration, default=60.0, metavar="TIME")
     parser.add_argument("--initial-weights", help="trained weights to take the first layers from")
     parser.add_argument("--threads", type=int, help="CPU threads")
     options = parser.parse_args(arguments)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         recipe = get_recipe(options.recipe)
         job = TrainingJob(
-            recipe=recipe.with_steps(options.steps) if options.steps else recipe,
+            recipe=recipe if options.steps is None else recipe.with_steps(options.steps),
             store=options.store,
             version=options.version,
             checkpoints=options.out,
@@ -89,6 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(1, f"{error}\n")
     state = "finished" if result.finished else "stopped, run again to go on,"
     logger.info("%s after %d steps: %s", state, result.steps, result.weights)
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _log(record: Record) -> None:

@@ -70,8 +70,8 @@ class Training:
         self.on_record = on_record
         self.weights = files.join(job.checkpoints, WEIGHTS)
         self.cuda = world.device.type == "cuda"
-        self.identity = job_identity(job, store)
         self.network = initial_network(job)
+        self.identity = job_identity(job, store)
         self.step = 0
         self.stopped = False
         self.history: list[Record] = []
@@ -85,6 +85,7 @@ class Training:
             self._resume(checkpoint)
         self.network.to(world.device)
         if self.cuda:
+            torch.backends.cudnn.benchmark = True  # shapes stay the same within a stage
             convert_conv2d_weight_memory_format(self.network, torch.channels_last)
         self.average: WeightAverage | None = None
         if self.recipe.ema_decay is not None:
@@ -147,7 +148,7 @@ class Training:
                 self.step += 1
                 if validation and (self.step - first) % stage.validate_every == 0:
                     self._validate(stage, validation)
-                if self.step == end or self.step % SYNC_STEPS == 0:
+                if self.step == end or self.step % SYNC_STEPS == 0 or self._alone_and_late():
                     self._synchronise(stage, lr, losses, rows, at_end=self.step == end)
                     losses.clear()
                     rows.clear()
@@ -252,6 +253,11 @@ class Training:
             f"recipe {self.recipe.name}, step {self.step}: {what}. The checkpoints in "
             f"{self.job.checkpoints} are from before; lower the learning rate and train anew"
         )
+
+    def _alone_and_late(self) -> bool:
+        """Whether time is up, and no other worker has to be asked: a step may take seconds."""
+        late = self.job.stop_after_s is not None and self._elapsed() >= self.job.stop_after_s
+        return late and self.world.size == 1
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started

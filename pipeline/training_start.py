@@ -14,7 +14,7 @@ from pipeline.training_job import TrainingJob, World
 from pipeline.weights import load_weights
 from storage import files
 from storage.checkpoints import Checkpoint, CheckpointError, load_checkpoint
-from storage.patch_store import StoreVersion
+from storage.patch_store import StoreVersion, build_command, read_quantization_tables
 from storage.schema import StoreError
 
 
@@ -30,7 +30,13 @@ def initial_network(job: TrainingJob) -> nn.Module:
                 f"recipe {recipe.name} starts from {recipe.init_from.recipe!r}, but "
                 f"{job.initial_weights} is of {origin.recipe!r}"
             )
-        transfer_layers(network, tensors, recipe.init_from.layers)
+        try:
+            transfer_layers(network, tensors, recipe.init_from.layers)
+        except ValueError as error:
+            raise ValueError(
+                f"recipe {recipe.name} ({recipe.architecture}) cannot start from "
+                f"{job.initial_weights}, {origin.architecture} of recipe {origin.recipe}: {error}"
+            ) from error
     return network
 
 
@@ -72,12 +78,14 @@ def check_store(recipe: Recipe, store: StoreVersion) -> None:
     ]
     if missing := sorted(set(recipe.qfs) - set(theirs.qfs)):
         differing.append(f"no QF {missing}, only {list(theirs.qfs)}")
+    if not differing:
+        known = read_quantization_tables(store)
+        differing = [f"no quantisation table of QF {qf}" for qf in recipe.qfs if qf not in known]
     if differing:
-        qfs = " ".join(str(qf) for qf in ours.qfs)
+        fitting = build_command(f"{store.uri}-{ours.fingerprint[:8]}", ours, store.dataset)
         raise StoreError(
             f"{store.name} does not fit recipe {recipe.name}: {'; '.join(differing)}. Build one "
-            f"with `qfactory patches build --side {ours.side} --stride {ours.stride} --qf {qfs} "
-            f"--degradation {ours.degradation}`"
+            f"that does: {fitting}"
         )
 
 

@@ -212,13 +212,11 @@ def read_open_rows(
 def read_quantization_tables(store: StoreVersion) -> dict[int, np.ndarray]:
     """Return QF -> luma quantisation table, (8, 8) uint8, rows of rising vertical frequency.
 
-    Raises StoreError if the shards do not tell it for all of the store's quality factors.
+    Those that the first shard does not tell are left out; all shards have the same.
     """
     with open_shard(store, store.shards[0]) as parquet:
         notes = parquet.metadata.metadata or {}
     tables = json.loads(notes.get(b"qfactory.quantization_tables", b"{}"))
-    if missing := [qf for qf in store.spec.qfs if str(qf) not in tables]:
-        raise damaged(store, store.shards[0], f"it has no quantisation table of QF {missing}")
     return {int(qf): np.array(table, np.uint8).reshape(8, 8) for qf, table in tables.items()}
 
 

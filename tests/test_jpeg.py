@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.jpeg import compress, decode, encode, quantization_table
+from pipeline.jpeg import compress, decode, encode, quantization_table, table_of
 
 ANNEX_K_FIRST_ROW = [16, 11, 10, 16, 24, 40, 51, 61]  # ITU-T T.81, table K.1
 
@@ -23,6 +23,16 @@ def test_tables_scale_as_libjpeg_says(qf):
     scale = 5000 // qf if qf < 50 else 200 - 2 * qf
     expected = np.clip((quantization_table(50).astype(int) * scale + 50) // 100, 1, 255)
     assert np.array_equal(quantization_table(qf), expected)
+
+
+def test_a_files_own_table_is_read_whoever_wrote_it():
+    own = np.arange(1, 65, dtype=np.uint16).reshape(8, 8)
+    file = io.BytesIO()
+    Image.new("L", (16, 24)).save(file, "JPEG", qtables=[own.ravel().tolist()])
+    assert np.array_equal(table_of(file.getvalue()), own)
+    assert np.array_equal(table_of(encode(np.zeros((8, 8), np.uint8), 35)), quantization_table(35))
+    with pytest.raises(ValueError, match="table cannot be read"):
+        table_of(b"not a JPEG")
 
 
 def test_a_table_is_the_callers_to_change():

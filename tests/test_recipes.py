@@ -9,7 +9,7 @@ from models import build_model, layer_names, needs_table, transfer_layers
 from models.losses import LOSSES
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.arcnn import CONVERGENCE
-from pipeline.recipes.base import BLIND_QFS, Recipe, Stage
+from pipeline.recipes.base import BLIND_QFS, Recipe, Stage, Transfer
 from pipeline.recipes.dcrn import ABLATIONS, ablations
 
 SIDE = 16
@@ -116,6 +116,17 @@ def test_a_fast_recipe_averages_the_weights_of_adamw_on_augmented_patches(name):
     assert {stage.optimizer for stage in recipe.stages} == {"adamw"}
     assert recipe.stages[-1].schedule == "cosine"
     assert all(stage.augment for stage in recipe.stages)
+
+
+def test_dmcnn_has_the_papers_settings():
+    recipe = get_recipe("dmcnn-qf20")
+    assert [stage.side or recipe.patches.side for stage in recipe.stages] == [56, 112, 168, 224]
+    for stage in recipe.stages:
+        assert (stage.optimizer, stage.lr, stage.batch, stage.clip_norm) == ("adam", 1e-3, 80, 10)
+        assert (stage.loss, stage.schedule) == ("dual_domain", "plateau")
+        assert stage.plateau_factor == pytest.approx(1 / 3)
+    assert recipe.init_from is None
+    assert get_recipe("dmcnn-qf10").init_from == Transfer(recipe="dmcnn-qf20")
 
 
 @pytest.mark.parametrize("qf", [10, 20, 30, 40])

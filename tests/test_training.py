@@ -118,8 +118,8 @@ def test_stopping_by_the_clock_leaves_a_checkpoint_that_goes_on(store, tmp_path)
     whole = train(make_job(store, tmp_path / "whole"))
     job = make_job(store, tmp_path / "stopped", stop_after_s=0.0)
     stopped = train(job)
-    assert (stopped.steps, stopped.finished) == (10, False)
-    assert load_weights(stopped.weights)[0].step == 10
+    assert (stopped.steps, stopped.finished) == (1, False)
+    assert load_weights(stopped.weights)[0].step == 1
     resumed = train(replace(job, stop_after_s=None))
     assert resumed.finished
     assert resumed.seconds > stopped.seconds
@@ -152,7 +152,9 @@ def test_a_store_of_another_spec_is_refused_with_the_command_that_builds_the_rig
     store, tmp_path
 ):
     wanted = PatchSpec(side=64, stride=16, qfs=(10, 20), degradation="image")
-    with pytest.raises(StoreError, match=r"side 32 instead of 64.*patches build --side 64"):
+    with pytest.raises(
+        StoreError, match=r"side 32 instead of 64.*patches build .* --side 64 .* --store"
+    ):
         train(make_job(store, tmp_path, replace(RECIPE, patches=wanted)))
 
 

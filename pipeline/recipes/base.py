@@ -148,7 +148,8 @@ class Recipe:
         if stage.side is not None and stage.side > self.patches.side:
             raise ValueError(
                 f"recipe {self.name}, stage {stage.name}: its side {stage.side} exceeds the "
-                f"{self.patches.side} of the store's patches"
+                f"{self.patches.side} of the store's patches: choose a smaller side, or patches "
+                "of a larger one"
             )
         if stage.validate_every and not self.validation_share:
             raise ValueError(

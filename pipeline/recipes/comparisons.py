@@ -33,7 +33,7 @@ class RecipeComparison:
 
 def _convergence(figure: str) -> RecipeComparison:
     return RecipeComparison(
-        title=f"AR-CNN: {TRANSFERS[figure[:4]]}",
+        title=f"AR-CNN{', fast' * figure.endswith('fast')}: {TRANSFERS[figure[:4]]}",
         source=f"Dong et al. 2015, figure {figure[3]}",
         recipes=tuple(get_recipe(name) for name in CONVERGENCE[figure]),
     )
@@ -41,7 +41,7 @@ def _convergence(figure: str) -> RecipeComparison:
 
 def _ablation(study: str) -> RecipeComparison:
     return RecipeComparison(
-        title=f"DCRN: {study.replace('-', ' and ')}",
+        title=f"DCRN: {study.replace('-', ' ')}",
         source="Lee et al. 2021, tables 3 and 4, figure 5",
         recipes=ablations(study),
     )

@@ -4,7 +4,6 @@ from pipeline.recipes.base import Recipe, Stage
 from pipeline.recipes.shared import FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
 
 PAPER_QFS = {"l4": (10, 20, 40), "l8": (10, 20)}
-FAST_QFS = (10, 20)
 FAST_STEPS = {"l4": 20_000, "l8": 30_000}
 
 
@@ -15,7 +14,7 @@ def recipes() -> tuple[Recipe, ...]:
         for network, qfs in PAPER_QFS.items()
         for recipe in (
             *(paper_recipe(network, qf) for qf in qfs),
-            *(fast_recipe(network, qf) for qf in FAST_QFS),
+            *(fast_recipe(network, qf) for qf in qfs),
         )
     )
 

@@ -1,0 +1,55 @@
+"""Comparisons of recipes as a flow: trained on a budget, drawn, recorded, not registered."""
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+from PIL import Image
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.analyze import Analysis, analyze
+from flows.settings import settings
+from pipeline import cluster
+from storage.model_registry import ModelRegistry
+from storage.tracking import open_client
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    for name in ("PREFECT_API_URL", "RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("QFACTORY_WORKSPACE", str(tmp_path))
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+    settings.cache_clear()
+    cluster.connect(None, cpus=2)
+    with prefect_test_harness(server_startup_timeout=90):
+        yield tmp_path
+    cluster.disconnect()
+    settings.cache_clear()
+
+
+def test_a_comparison_trains_equally_long_and_leaves_a_table_and_a_chart(workspace):
+    """With two patch specs on the few photographs of `sample`: little is left to hold out."""
+    found = cast(Analysis, analyze("arcnn-fig8-fast", steps=10))
+    scratch, transferred = found.rows
+    assert scratch["recipe"] == "arcnn-rescaled-fast-qf10-scratch"
+    assert transferred["recipe"] == "arcnn-rescaled-fast-qf10"
+    assert scratch["parameters"] == transferred["parameters"] == 106_561
+    assert scratch["MB"] == pytest.approx(3.16)
+    assert scratch["psnr"] != transferred["psnr"]
+    with Image.open(found.chart) as chart:
+        assert min(chart.size) > 500
+    client = open_client(settings().mlflow_uri)
+    experiment = client.get_experiment_by_name("analysis-arcnn-fig8-fast")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    for name in (scratch["recipe"], transferred["recipe"], "arcnn-fast-qf10"):
+        run = runs.pop(str(name))
+        assert run.info.status == "FINISHED"
+        assert "validation_psnr" in run.data.metrics
+    (parent,) = runs.values()
+    files = [file.path for file in client.list_artifacts(parent.info.run_id, "charts")]
+    assert [Path(file).name for file in files] == [Path(found.chart).name]
+    assert ModelRegistry(settings().mlflow_uri).list_models() == {}
