@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from pipeline.recipes.base import BLIND_QFS, Recipe, Stage, Transfer
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, fast_stage
+from pipeline.recipes.base import Recipe, Stage, Transfer
+from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
 from storage.schema import PatchSpec
 
 QFS = (10, 20, 30, 40)
@@ -37,24 +37,24 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         *(paper_recipe(qf) for qf in QFS),
-        *(fast_recipe(qf) for qf in QFS),
+        *(_fast(qf) for qf in QFS),
         *_variants(
             paper_recipe(10), transfers={"two-layers": Transfer(recipe="arcnn-qf20", layers=2)}
         ),
         replace(
-            fast_recipe(10),
+            _fast(10),
             name="arcnn-fast-qf10-transfer",
             init_from=Transfer(recipe="arcnn-fast-qf20", layers=1),
         ),
         *(recipe for qf in DEEP_QFS for recipe in _deep(paper_recipe(qf), "arcnn-deep")),
-        *(recipe for qf in DEEP_QFS for recipe in _deep(fast_recipe(qf), "arcnn-deep-fast")),
+        *(recipe for qf in DEEP_QFS for recipe in _deep(_fast(qf), "arcnn-deep-fast")),
         *_rescaled(
             paper_recipe(10),
             "arcnn-rescaled",
             {"from-qf20": Transfer(recipe="arcnn-qf20", layers=1)},
         ),
-        *_rescaled(fast_recipe(10), "arcnn-rescaled-fast", {}),
-        blind_recipe(),
+        *_rescaled(_fast(10), "arcnn-rescaled-fast", {}),
+        _blind(),
     )
 
 
@@ -93,30 +93,24 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a modern recipe for the same network: He initialisation, AdamW, cosine schedule."""
-    return Recipe(
-        name=f"arcnn-fast-qf{qf}",
-        architecture="arcnn",
-        options={"shrink_in_training": True, "init": "he"},
+    return fast_recipe(
+        "arcnn",
+        qf,
+        fast_stage(steps=20_000, batch=64, loss="centre_mse", lr=1e-3),
         patches=PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=20_000, batch=64, loss="centre_mse", lr=1e-3),),
-        ema_decay=FAST_EMA_DECAY,
+        options={"shrink_in_training": True, "init": "he"},
         source="The network and patches of Dong et al. 2015 with AdamW (chosen here)",
     )
 
 
-def blind_recipe() -> Recipe:
+def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
-    return Recipe(
-        name="arcnn-blind",
-        architecture="arcnn",
+    return blind_recipe(
+        "arcnn",
+        fast_stage(steps=40_000, batch=64, loss="centre_mse", lr=1e-3, side=48),
         options={"shrink_in_training": True, "init": "he"},
-        patches=BLIND_PATCHES,
-        qfs=BLIND_QFS,
-        stages=(fast_stage(steps=40_000, batch=64, loss="centre_mse", lr=1e-3, side=48),),
-        ema_decay=FAST_EMA_DECAY,
         source="The network of Dong et al. 2015 on mixed quality factors (chosen here)",
     )
 

@@ -1,7 +1,7 @@
 """Recipes for CAS-CNN: multi-scale, then output loss, QF 20 first; and modern ones."""
 
-from pipeline.recipes.base import BLIND_QFS, Recipe, Stage, Transfer
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, fast_stage
+from pipeline.recipes.base import Recipe, Stage, Transfer
+from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
 from storage.schema import PatchSpec
 
 QFS = (10, 20, 40, 60, 80)
@@ -13,8 +13,8 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         *(paper_recipe(qf) for qf in QFS),
-        *(fast_recipe(qf) for qf in QFS),
-        blind_recipe(),
+        *(_fast(qf) for qf in QFS),
+        _blind(),
     )
 
 
@@ -49,28 +49,22 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a modern recipe for the same network, each quality factor from scratch."""
-    return Recipe(
-        name=f"cascnn-fast-qf{qf}",
-        architecture="cascnn",
+    return fast_recipe(
+        "cascnn",
+        qf,
+        *_fast_stages(),
         patches=PATCHES,
-        qfs=(qf,),
-        stages=_fast_stages(),
-        ema_decay=FAST_EMA_DECAY,
         source="The network and losses of Cavigelli et al. 2016 with AdamW (chosen here)",
     )
 
 
-def blind_recipe() -> Recipe:
+def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
-    return Recipe(
-        name="cascnn-blind",
-        architecture="cascnn",
-        patches=BLIND_PATCHES,
-        qfs=BLIND_QFS,
-        stages=_fast_stages(),
-        ema_decay=FAST_EMA_DECAY,
+    return blind_recipe(
+        "cascnn",
+        *_fast_stages(),
         source="The network of Cavigelli et al. 2016 on mixed quality factors (chosen here)",
     )
 

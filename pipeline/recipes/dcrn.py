@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from pipeline.recipes.base import BLIND_QFS, LossName, Recipe, Stage
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
+from pipeline.recipes.base import LossName, Recipe, Stage
+from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
 from storage.schema import PatchSpec
 
 QFS = (10, 20, 30)
@@ -42,8 +42,8 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family; `ablations` gives others."""
     return (
         *(paper_recipe(qf) for qf in QFS),
-        *(fast_recipe(qf) for qf in QFS),
-        blind_recipe(),
+        *(_fast(qf) for qf in QFS),
+        _blind(),
     )
 
 
@@ -72,28 +72,21 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a modern recipe for the same network: AdamW, cosine schedule."""
-    return Recipe(
-        name=f"dcrn-fast-qf{qf}",
-        architecture="dcrn",
-        patches=MEDIUM_PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=40_000, batch=64, loss="l1", lr=1e-3),),
-        ema_decay=FAST_EMA_DECAY,
+    return fast_recipe(
+        "dcrn",
+        qf,
+        fast_stage(steps=40_000, batch=64, loss="l1", lr=1e-3),
         source="The network and loss of Lee et al. 2021 with AdamW (chosen here)",
     )
 
 
-def blind_recipe() -> Recipe:
+def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
-    return Recipe(
-        name="dcrn-blind",
-        architecture="dcrn",
-        patches=BLIND_PATCHES,
-        qfs=BLIND_QFS,
-        stages=(fast_stage(steps=60_000, batch=64, loss="l1", lr=1e-3, side=48),),
-        ema_decay=FAST_EMA_DECAY,
+    return blind_recipe(
+        "dcrn",
+        fast_stage(steps=60_000, batch=64, loss="l1", lr=1e-3, side=48),
         source="The network of Lee et al. 2021 on mixed quality factors (chosen here)",
     )
 

@@ -1,7 +1,7 @@
 """Recipes for DDCN: the paper's network with Adam, and modern ones."""
 
-from pipeline.recipes.base import BLIND_QFS, Recipe, Stage
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
+from pipeline.recipes.base import Recipe, Stage
+from pipeline.recipes.shared import MEDIUM_PATCHES, blind_recipe, fast_recipe, fast_stage
 
 QFS = (10, 20, 30, 40)
 
@@ -10,8 +10,8 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         *(paper_recipe(qf) for qf in QFS),
-        *(fast_recipe(qf) for qf in QFS),
-        blind_recipe(),
+        *(_fast(qf) for qf in QFS),
+        _blind(),
     )
 
 
@@ -40,27 +40,20 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a modern recipe for the same network: AdamW, cosine schedule."""
-    return Recipe(
-        name=f"ddcn-fast-qf{qf}",
-        architecture="ddcn",
-        patches=MEDIUM_PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=40_000, batch=32, loss="mse", lr=5e-4, clip_norm=1.0),),
-        ema_decay=FAST_EMA_DECAY,
+    return fast_recipe(
+        "ddcn",
+        qf,
+        fast_stage(steps=40_000, batch=32, loss="mse", lr=5e-4, clip_norm=1.0),
         source="The network of Guo and Chao 2016 with AdamW (chosen here)",
     )
 
 
-def blind_recipe() -> Recipe:
+def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
-    return Recipe(
-        name="ddcn-blind",
-        architecture="ddcn",
-        patches=BLIND_PATCHES,
-        qfs=BLIND_QFS,
-        stages=(fast_stage(steps=60_000, batch=32, loss="mse", lr=5e-4, side=48, clip_norm=1.0),),
-        ema_decay=FAST_EMA_DECAY,
+    return blind_recipe(
+        "ddcn",
+        fast_stage(steps=60_000, batch=32, loss="mse", lr=5e-4, side=48, clip_norm=1.0),
         source="The network of Guo and Chao 2016 on mixed quality factors (chosen here)",
     )

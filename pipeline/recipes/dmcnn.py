@@ -1,7 +1,7 @@
 """Recipes for DMCNN: patches that grow from 56 to 224 pixels, QF 10 from QF 20; and modern ones."""
 
-from pipeline.recipes.base import BLIND_QFS, Recipe, Stage, Transfer
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, fast_stage
+from pipeline.recipes.base import Recipe, Stage, Transfer
+from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
 from storage.schema import PatchSpec
 
 QFS = (10, 20)
@@ -16,8 +16,8 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         *(paper_recipe(qf) for qf in QFS),
-        *(fast_recipe(qf) for qf in FAST_QFS),
-        blind_recipe(),
+        *(_fast(qf) for qf in FAST_QFS),
+        _blind(),
     )
 
 
@@ -44,28 +44,22 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a modern recipe for the same network, each quality factor from scratch."""
-    return Recipe(
-        name=f"dmcnn-fast-qf{qf}",
-        architecture="dmcnn",
+    return fast_recipe(
+        "dmcnn",
+        qf,
+        *_fast_stages(),
         patches=PATCHES,
-        qfs=(qf,),
-        stages=_fast_stages(),
-        ema_decay=FAST_EMA_DECAY,
         source="The network and loss of Zhang et al. 2018 with AdamW on crops (chosen here)",
     )
 
 
-def blind_recipe() -> Recipe:
+def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
-    return Recipe(
-        name="dmcnn-blind",
-        architecture="dmcnn",
-        patches=BLIND_PATCHES,
-        qfs=BLIND_QFS,
-        stages=_fast_stages(),
-        ema_decay=FAST_EMA_DECAY,
+    return blind_recipe(
+        "dmcnn",
+        *_fast_stages(),
         source="The network of Zhang et al. 2018 on mixed quality factors (chosen here)",
     )
 

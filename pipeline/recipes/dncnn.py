@@ -1,20 +1,26 @@
 """Recipes for DnCNN-3: the paper's one network for all quality factors, and modern ones."""
 
+from types import MappingProxyType
+
 from pipeline.recipes.base import BLIND_QFS, Recipe, Stage
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
-from storage.schema import PatchSpec
+from pipeline.recipes.shared import BLIND_PATCHES, blind_recipe, fast_recipe, fast_stage
 
 FAST_QFS = (10, 20, 30, 40)
 SIDE = 48
 STEPS = 50 * 8_000  # 50 epochs of the paper's 128 x 8,000 patches in batches of 128
+FAST = MappingProxyType({"batch_norm": False})
+FAST_SOURCE = (
+    "The network of Zhang et al. 2017 with AdamW, without batch normalisation, whose statistics "
+    "would not be those of the averaged weights (chosen here)"
+)
 
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         paper_recipe(),
-        *(_fast(f"dncnn-fast-qf{qf}", MEDIUM_PATCHES, (qf,)) for qf in FAST_QFS),
-        _fast("dncnn-fast-blind", BLIND_PATCHES, BLIND_QFS),
+        *(fast_recipe("dncnn", qf, _stage(), options=FAST, source=FAST_SOURCE) for qf in FAST_QFS),
+        blind_recipe("dncnn", _stage(SIDE), options=FAST, source=FAST_SOURCE, name="fast-blind"),
     )
 
 
@@ -51,19 +57,5 @@ def paper_recipe() -> Recipe:
     )
 
 
-def _fast(name: str, patches: PatchSpec, qfs: tuple[int, ...]) -> Recipe:
-    """Return a modern recipe: AdamW, cosine schedule, and biases for batch normalisation."""
-    side = SIDE if patches.side > SIDE else None
-    return Recipe(
-        name=name,
-        architecture="dncnn",
-        options={"batch_norm": False},
-        patches=patches,
-        qfs=qfs,
-        stages=(fast_stage(steps=40_000, batch=64, loss="mse", lr=5e-4, side=side, clip_norm=1.0),),
-        ema_decay=FAST_EMA_DECAY,
-        source=(
-            "The network of Zhang et al. 2017 with AdamW, without batch normalisation, whose "
-            "statistics would not be those of the averaged weights (chosen here)"
-        ),
-    )
+def _stage(side: int | None = None) -> Stage:
+    return fast_stage(steps=40_000, batch=64, loss="mse", lr=5e-4, side=side, clip_norm=1.0)

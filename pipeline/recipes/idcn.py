@@ -1,7 +1,7 @@
 """Recipes for IDCN on luma: the authors' own, and modern ones for the residual network."""
 
-from pipeline.recipes.base import BLIND_QFS, Recipe, Stage
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
+from pipeline.recipes.base import Recipe, Stage
+from pipeline.recipes.shared import MEDIUM_PATCHES, blind_recipe, fast_recipe, fast_stage
 
 QFS = (10, 20)
 FAST_QFS = (10, 20, 30, 40)
@@ -11,8 +11,8 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         *(paper_recipe(qf) for qf in QFS),
-        *(fast_recipe(qf) for qf in FAST_QFS),
-        blind_recipe(),
+        *(_fast(qf) for qf in FAST_QFS),
+        _blind(),
     )
 
 
@@ -45,29 +45,22 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a modern recipe for the network with a residual output: AdamW, cosine schedule."""
-    return Recipe(
-        name=f"idcn-fast-qf{qf}",
-        architecture="idcn",
+    return fast_recipe(
+        "idcn",
+        qf,
+        fast_stage(steps=40_000, batch=16, loss="mse", lr=2e-4, clip_norm=1.0),
         options={"residual": True},
-        patches=MEDIUM_PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=40_000, batch=16, loss="mse", lr=2e-4, clip_norm=1.0),),
-        ema_decay=FAST_EMA_DECAY,
         source="The network of Zheng et al. 2019 with a residual output and AdamW (chosen here)",
     )
 
 
-def blind_recipe() -> Recipe:
+def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
-    return Recipe(
-        name="idcn-blind",
-        architecture="idcn",
+    return blind_recipe(
+        "idcn",
+        fast_stage(steps=60_000, batch=16, loss="mse", lr=2e-4, side=48, clip_norm=1.0),
         options={"residual": True},
-        patches=BLIND_PATCHES,
-        qfs=BLIND_QFS,
-        stages=(fast_stage(steps=60_000, batch=16, loss="mse", lr=2e-4, side=48, clip_norm=1.0),),
-        ema_decay=FAST_EMA_DECAY,
         source="The network of Zheng et al. 2019 on mixed quality factors (chosen here)",
     )

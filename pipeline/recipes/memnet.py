@@ -1,7 +1,7 @@
 """Recipes for MemNet: the authors' own, and modern ones."""
 
-from pipeline.recipes.base import BLIND_QFS, Recipe, Stage
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
+from pipeline.recipes.base import Recipe, Stage
+from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
 from storage.schema import PatchSpec
 
 QFS = (10, 20)
@@ -16,8 +16,8 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         *(paper_recipe(qf) for qf in QFS),
-        *(fast_recipe(qf) for qf in QFS),
-        blind_recipe(),
+        *(_fast(qf) for qf in QFS),
+        _blind(),
     )
 
 
@@ -56,28 +56,21 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a recipe with AdamW, a cosine schedule and averaged weights."""
-    return Recipe(
-        name=f"memnet-fast-qf{qf}",
-        architecture="memnet",
-        patches=MEDIUM_PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=60_000, batch=32, loss="l1", lr=1e-3, clip_norm=1.0),),
-        ema_decay=FAST_EMA_DECAY,
+    return fast_recipe(
+        "memnet",
+        qf,
+        fast_stage(steps=60_000, batch=32, loss="l1", lr=1e-3, clip_norm=1.0),
         source="The network of Tai et al. 2017; the schedule is chosen here, not yet measured",
     )
 
 
-def blind_recipe() -> Recipe:
+def _blind() -> Recipe:
     """Return the fast recipe for one network of all quality factors."""
     stage = fast_stage(steps=120_000, batch=32, loss="l1", lr=1e-3, side=48, clip_norm=1.0)
-    return Recipe(
-        name="memnet-blind",
-        architecture="memnet",
-        patches=BLIND_PATCHES,
-        qfs=BLIND_QFS,
-        stages=(stage,),
-        ema_decay=FAST_EMA_DECAY,
+    return blind_recipe(
+        "memnet",
+        stage,
         source="The network of Tai et al. 2017; quality factors and schedule are chosen here",
     )

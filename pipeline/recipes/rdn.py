@@ -1,7 +1,7 @@
 """Recipes for RDN: the paper's own, and modern ones."""
 
-from pipeline.recipes.base import BLIND_QFS, Recipe, Stage
-from pipeline.recipes.shared import BLIND_PATCHES, FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
+from pipeline.recipes.base import Recipe, Stage
+from pipeline.recipes.shared import MEDIUM_PATCHES, blind_recipe, fast_recipe, fast_stage
 
 QFS = (10, 20, 30, 40)
 SIDE = 48
@@ -14,8 +14,8 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         *(paper_recipe(qf) for qf in QFS),
-        *(fast_recipe(qf) for qf in QFS),
-        blind_recipe(),
+        *(_fast(qf) for qf in QFS),
+        _blind(),
     )
 
 
@@ -51,28 +51,21 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a recipe with AdamW, a cosine schedule and averaged weights, a tenth of the steps."""
-    return Recipe(
-        name=f"rdn-fast-qf{qf}",
-        architecture="rdn",
-        patches=MEDIUM_PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=100_000, batch=BATCH, loss="l1", lr=2e-4, clip_norm=1.0),),
-        ema_decay=FAST_EMA_DECAY,
+    return fast_recipe(
+        "rdn",
+        qf,
+        fast_stage(steps=100_000, batch=BATCH, loss="l1", lr=2e-4, clip_norm=1.0),
         source="The network of Zhang et al. 2018; the schedule is chosen here, not yet measured",
     )
 
 
-def blind_recipe() -> Recipe:
+def _blind() -> Recipe:
     """Return the fast recipe for one network of all quality factors."""
     stage = fast_stage(steps=200_000, batch=BATCH, loss="l1", lr=2e-4, side=SIDE, clip_norm=1.0)
-    return Recipe(
-        name="rdn-blind",
-        architecture="rdn",
-        patches=BLIND_PATCHES,
-        qfs=BLIND_QFS,
-        stages=(stage,),
-        ema_decay=FAST_EMA_DECAY,
+    return blind_recipe(
+        "rdn",
+        stage,
         source="The network of Zhang et al. 2018; quality factors and schedule are chosen here",
     )

@@ -1,6 +1,8 @@
 """What the recipes of several families have in common: modern settings and two patch stores."""
 
-from pipeline.recipes.base import BLIND_QFS, LossName, ScheduleName, Stage
+from collections.abc import Mapping
+
+from pipeline.recipes.base import BLIND_QFS, LossName, Recipe, ScheduleName, Stage
 from storage.schema import PatchSpec
 
 FAST_EMA_DECAY = 0.999
@@ -42,4 +44,45 @@ def fast_stage(
         warmup_steps=steps // 40,
         side=side,
         augment=True,
+    )
+
+
+def fast_recipe(
+    architecture: str,
+    qf: int,
+    *stages: Stage,
+    source: str,
+    patches: PatchSpec = MEDIUM_PATCHES,
+    options: Mapping[str, object] | None = None,
+) -> Recipe:
+    """Return the modern recipe of a network for one quality factor, weights averaged."""
+    return Recipe(
+        name=f"{architecture}-fast-qf{qf}",
+        architecture=architecture,
+        options=dict(options or {}),
+        patches=patches,
+        qfs=(qf,),
+        stages=stages,
+        ema_decay=FAST_EMA_DECAY,
+        source=source,
+    )
+
+
+def blind_recipe(
+    architecture: str,
+    *stages: Stage,
+    source: str,
+    options: Mapping[str, object] | None = None,
+    name: str = "blind",
+) -> Recipe:
+    """Return the modern recipe of one network for quality factors 5 to 95, weights averaged."""
+    return Recipe(
+        name=f"{architecture}-{name}",
+        architecture=architecture,
+        options=dict(options or {}),
+        patches=BLIND_PATCHES,
+        qfs=BLIND_QFS,
+        stages=stages,
+        ema_decay=FAST_EMA_DECAY,
+        source=source,
     )

@@ -2,7 +2,7 @@
 
 from pipeline.recipes.arcnn import PATCHES, paper_stage
 from pipeline.recipes.base import Recipe
-from pipeline.recipes.shared import FAST_EMA_DECAY, fast_stage
+from pipeline.recipes.shared import fast_recipe, fast_stage
 
 NETWORKS = ("srcnn", "srcnn-deep")
 QFS = (10, 20)
@@ -14,7 +14,7 @@ def recipes() -> tuple[Recipe, ...]:
         recipe
         for network in NETWORKS
         for qf in QFS
-        for recipe in (paper_recipe(network, qf), fast_recipe(network, qf))
+        for recipe in (paper_recipe(network, qf), _fast(network, qf))
     )
 
 
@@ -31,15 +31,13 @@ def paper_recipe(network: str, qf: int) -> Recipe:
     )
 
 
-def fast_recipe(network: str, qf: int) -> Recipe:
+def _fast(network: str, qf: int) -> Recipe:
     """Return a modern recipe for the same network: He initialisation, AdamW, cosine schedule."""
-    return Recipe(
-        name=f"{network}-fast-qf{qf}",
-        architecture=network,
-        options={"shrink_in_training": True, "init": "he"},
+    return fast_recipe(
+        network,
+        qf,
+        fast_stage(steps=20_000, batch=64, loss="centre_mse", lr=1e-3),
         patches=PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=20_000, batch=64, loss="centre_mse", lr=1e-3),),
-        ema_decay=FAST_EMA_DECAY,
+        options={"shrink_in_training": True, "init": "he"},
         source="The network and patches of Dong et al. 2015 with AdamW (chosen here)",
     )

@@ -1,7 +1,7 @@
 """Recipes for L4 and L8, the residual networks of Svoboda et al. (2016)."""
 
 from pipeline.recipes.base import Recipe, Stage
-from pipeline.recipes.shared import FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
+from pipeline.recipes.shared import MEDIUM_PATCHES, fast_recipe, fast_stage
 
 PAPER_QFS = {"l4": (10, 20, 40), "l8": (10, 20)}
 FAST_STEPS = {"l4": 20_000, "l8": 30_000}
@@ -14,7 +14,7 @@ def recipes() -> tuple[Recipe, ...]:
         for network, qfs in PAPER_QFS.items()
         for recipe in (
             *(paper_recipe(network, qf) for qf in qfs),
-            *(fast_recipe(network, qf) for qf in qfs),
+            *(_fast(network, qf) for qf in qfs),
         )
     )
 
@@ -38,14 +38,11 @@ def paper_recipe(network: str, qf: int) -> Recipe:
     )
 
 
-def fast_recipe(network: str, qf: int) -> Recipe:
+def _fast(network: str, qf: int) -> Recipe:
     """Return a modern recipe for the same network: AdamW, cosine schedule."""
-    return Recipe(
-        name=f"{network}-fast-qf{qf}",
-        architecture=network,
-        patches=MEDIUM_PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=FAST_STEPS[network], batch=64, loss="mse", lr=1e-3),),
-        ema_decay=FAST_EMA_DECAY,
+    return fast_recipe(
+        network,
+        qf,
+        fast_stage(steps=FAST_STEPS[network], batch=64, loss="mse", lr=1e-3),
         source="The network of Svoboda et al. 2016 with AdamW (chosen here)",
     )

@@ -1,7 +1,7 @@
 """Recipes for TNRD: the paper's data with a stochastic optimiser, and modern ones."""
 
 from pipeline.recipes.base import Recipe, Stage
-from pipeline.recipes.shared import FAST_EMA_DECAY, MEDIUM_PATCHES, fast_stage
+from pipeline.recipes.shared import fast_recipe, fast_stage
 from storage.schema import PatchSpec
 
 QFS = (10, 20, 30, 40)
@@ -10,7 +10,7 @@ PATCHES = PatchSpec(side=176, stride=176, qfs=QFS, degradation="image")
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
-    return (*(paper_recipe(qf) for qf in QFS), *(fast_recipe(qf) for qf in QFS))
+    return (*(paper_recipe(qf) for qf in QFS), *(_fast(qf) for qf in QFS))
 
 
 def paper_recipe(qf: int) -> Recipe:
@@ -41,14 +41,11 @@ def paper_recipe(qf: int) -> Recipe:
     )
 
 
-def fast_recipe(qf: int) -> Recipe:
+def _fast(qf: int) -> Recipe:
     """Return a recipe with AdamW, a cosine schedule and averaged weights on small patches."""
-    return Recipe(
-        name=f"tnrd-fast-qf{qf}",
-        architecture="tnrd",
-        patches=MEDIUM_PATCHES,
-        qfs=(qf,),
-        stages=(fast_stage(steps=20_000, batch=16, loss="mse", lr=2e-3),),
-        ema_decay=FAST_EMA_DECAY,
+    return fast_recipe(
+        "tnrd",
+        qf,
+        fast_stage(steps=20_000, batch=16, loss="mse", lr=2e-3),
         source="The network of Chen & Pock 2017; the schedule is chosen here, not yet measured",
     )
