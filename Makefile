@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt
 
 .PHONY: demo test test-fast check format clean
@@ -11,10 +11,10 @@ demo: $(VENV)/.installed ## build a store, train, evaluate, register on photogra
 	$(BIN)/qfactory study
 
 test: $(VENV)/.installed-dev ## every test
-	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=10
+	$(PYTEST) --durations=10
 
 test-fast: $(VENV)/.installed-dev ## the tests that take no more than a few seconds each
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.stack import Init, initialise, run_centre, run_same
+from models.stack import Init, initialise, run_stack
 
 
 class SRCNN(nn.Module):
@@ -42,8 +42,8 @@ class SRCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore `x`: (N, 1, H, W) -> (N, 1, H, W), or 12 less a side when it shrinks."""
-        run = run_centre if self.training and self.shrink_in_training else run_same
-        return run(x, (self.conv1, self.conv2, self.conv3), self.activation)
+        shrink = self.training and self.shrink_in_training
+        return run_stack(x, (self.conv1, self.conv2, self.conv3), self.activation, shrink=shrink)
 
 
 class DeepSRCNN(nn.Module):
@@ -66,5 +66,7 @@ class DeepSRCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore `x`: (N, 1, H, W) -> (N, 1, H, W), or 12 less a side when it shrinks."""
-        run = run_centre if self.training and self.shrink_in_training else run_same
-        return run(x, (self.conv1, self.conv2, self.conv3, self.conv4), self.activation)
+        shrink = self.training and self.shrink_in_training
+        return run_stack(
+            x, (self.conv1, self.conv2, self.conv3, self.conv4), self.activation, shrink=shrink
+        )

@@ -26,7 +26,15 @@ def initialise(convs: Sequence[nn.Conv2d], init: Init) -> None:
         nn.init.zeros_(conv.bias)
 
 
-def run_same(x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module) -> Tensor:
+def run_stack(
+    x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module, *, shrink: bool
+) -> Tensor:
+    """Return the stack's output of the input's size, or its unpadded centre with `shrink`."""
+    run = _run_centre if shrink else _run_same
+    return run(x, convs, activation)
+
+
+def _run_same(x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module) -> Tensor:
     """Return the stack's output of the input's size: every layer sees the border pixels repeated.
 
     (N, C, H, W) -> (N, C', H, W). The activation follows every layer but the last.
@@ -36,7 +44,7 @@ def run_same(x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module) -> Te
     return convs[-1](_replicate(x, convs[-1].kernel_size[0] // 2))
 
 
-def run_centre(x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module) -> Tensor:
+def _run_centre(x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module) -> Tensor:
     """Return the stack's output where only the layers between first and last are padded, by zeros.
 
     9x9 first and 5x5 last give (N, C, H, W) -> (N, C', H - 12, W - 12): 20x20 of 32x32.

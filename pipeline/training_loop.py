@@ -139,6 +139,7 @@ class Training:
         )
         losses: list[Tensor] = []
         rows: list[np.ndarray] = []
+        alone = self.world.size == 1  # then nobody has to be asked before it stops
         with closing(loader.batches(self.step - first)) as batches:
             while self.step < end and not self.stopped:
                 lr = learning_rate(stage, self.step - first) * self.plateau.scale
@@ -148,7 +149,7 @@ class Training:
                 self.step += 1
                 if validation and (self.step - first) % stage.validate_every == 0:
                     self._validate(stage, validation)
-                if self.step == end or self.step % SYNC_STEPS == 0 or self._alone_and_late():
+                if self.step == end or self.step % SYNC_STEPS == 0 or (alone and self._is_late()):
                     self._synchronise(stage, lr, losses, rows, at_end=self.step == end)
                     losses.clear()
                     rows.clear()
@@ -169,11 +170,10 @@ class Training:
         at_end: bool,
     ) -> None:
         """Agree with the other ranks on the loss and on stopping; record and save when due."""
-        overdue = self.job.stop_after_s is not None and self._elapsed() >= self.job.stop_after_s
         waited = time.monotonic() - self.saved_at
         unsaved = self.world.rank == 0 and waited >= self.job.checkpoint_every_s
         total = torch.stack(losses).double().sum()
-        totals = torch.stack([total, *torch.tensor([overdue, unsaved]).to(total)])
+        totals = torch.stack([total, *torch.tensor([self._is_late(), unsaved]).to(total)])
         if self.world.size > 1:
             dist.all_reduce(totals)
         loss, stops, saves = totals.tolist()
@@ -254,10 +254,8 @@ class Training:
             f"{self.job.checkpoints} are from before; lower the learning rate and train anew"
         )
 
-    def _alone_and_late(self) -> bool:
-        """Whether time is up, and no other worker has to be asked: a step may take seconds."""
-        late = self.job.stop_after_s is not None and self._elapsed() >= self.job.stop_after_s
-        return late and self.world.size == 1
+    def _is_late(self) -> bool:
+        return self.job.stop_after_s is not None and self._elapsed() >= self.job.stop_after_s
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started

@@ -5,29 +5,20 @@ from typing import cast
 
 import pytest
 from PIL import Image
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.analyze import Analysis, analyze
 from flows.settings import settings
-from pipeline import cluster
 from storage.model_registry import ModelRegistry
 from storage.tracking import open_client
+from tests.flow_workspace import flow_workspace
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    for name in ("PREFECT_API_URL", "RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("QFACTORY_WORKSPACE", str(tmp_path))
-    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
-    settings.cache_clear()
-    cluster.connect(None, cpus=2)
-    with prefect_test_harness(server_startup_timeout=90):
-        yield tmp_path
-    cluster.disconnect()
-    settings.cache_clear()
+def workspace(tmp_path):
+    with flow_workspace(tmp_path) as folder:
+        yield folder
 
 
 def test_a_comparison_trains_equally_long_and_leaves_a_table_and_a_chart(workspace):

@@ -7,7 +7,6 @@ from typing import cast
 
 import pytest
 import torch
-from prefect.testing.utilities import prefect_test_harness
 from safetensors.torch import load_file
 
 from flows import cli_evaluate, cli_recipes
@@ -16,13 +15,13 @@ from flows.settings import settings
 from flows.study import study
 from flows.study_results import StudyError, StudyResult
 from flows.train import TrainingSlice, train
-from pipeline import cluster
 from pipeline.recipes import get_recipe
 from pipeline.training import train as plain_training
 from pipeline.training_job import TrainingJob
 from storage.model_registry import ModelRegistry
 from storage.patch_store import open_store
 from storage.tracking import open_client
+from tests.flow_workspace import flow_workspace
 
 pytestmark = pytest.mark.slow
 
@@ -34,18 +33,8 @@ STUDY = {"recipes": [HARD, "quickres-qf1*"], "steps": STEPS, "threads": 1, "name
 @pytest.fixture(scope="module", autouse=True)
 def workspace(tmp_path_factory):
     """A workspace for all tests here, with a Ray of two cores and a Prefect server."""
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PREFECT_API_URL", "RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
-            patch.delenv(name, raising=False)
-        patch.setenv("QFACTORY_WORKSPACE", str(folder))
-        patch.setenv("RAY_TRAIN_V2_ENABLED", "1")
-        settings.cache_clear()
-        cluster.connect(None, cpus=2)
-        with prefect_test_harness(server_startup_timeout=90):
-            yield folder
-        cluster.disconnect()
-    settings.cache_clear()
+    with flow_workspace(tmp_path_factory.mktemp("study")) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Decibels in equal time: a network's fast recipe beside its paper's, on two CPU cores.
 
-Usage: python tests/benchmarks/recipes.py MINUTES STORES [NETWORK...]. QFACTORY_DATASETS names the
+Usage: python -m tests.benchmarks.recipes MINUTES STORES [NETWORK...]. QFACTORY_DATASETS names the
 folder of BSDS500 and Classic5; STORES is a folder where the patch stores are or will be.
 The two recipes of a network train at the same time, one thread each, on the same images at QF 10,
 and neither starts from another network. Their schedules are shortened to the steps that the time
@@ -10,7 +10,6 @@ allows, measured by a short run first. Results go to results/recipes.json.
 import json
 import logging
 import os
-import platform
 import re
 import shlex
 import subprocess
@@ -26,6 +25,7 @@ from pipeline.evaluate import score
 from pipeline.recipes import get_recipe
 from pipeline.sources import scan_images
 from pipeline.weights import load_network
+from tests.benchmarks.metrics import processor
 
 PROJECT = Path(__file__).parents[2]
 PAIRS = {
@@ -109,14 +109,6 @@ def reached(folder: Path) -> dict[str, object]:
     return found
 
 
-def cpu_model() -> str:
-    """Return the processor's name as Linux tells it, else the architecture."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main() -> None:
     """Measure and write the result file."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -127,10 +119,10 @@ def main() -> None:
     for network in networks:
         results[network] = {
             "command": shlex.join(
-                ["python", "tests/benchmarks/recipes.py", f"{minutes:g}", "STORES", network]
+                ["python", "-m", "tests.benchmarks.recipes", f"{minutes:g}", "STORES", network]
             ),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {"cpu": cpu_model(), "cores": os.cpu_count()},
+            "machine": {"cpu": processor(), "cores": os.cpu_count()},
             "minutes": minutes,
             "qf": QF,
             "recipes": compare(PAIRS[network], stores, minutes),
