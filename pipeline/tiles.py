@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models import needs_table
-from pipeline.spans import Span, Tiling, spans
+from pipeline.served.spans import Span, Tiling, spans
 
 Restorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Takes luma, (H, W) uint8, and the quantisation table of the JPEG that it comes from, (8, 8) uint8

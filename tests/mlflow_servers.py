@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,13 +20,6 @@ def new_database(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mlflow.db").write_bytes(_empty_database())
     return f"sqlite:///{folder}/mlflow.db"
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @contextmanager

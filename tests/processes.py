@@ -1,6 +1,23 @@
-"""Which processes a test left behind."""
+"""Which ports a test may take, and which processes it left behind."""
 
+import random
+import socket
 from pathlib import Path
+
+PORTS = range(20_000, 32_000)
+"""Between Ray's workers' ports and those that the kernel hands out to whoever asks for any."""
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on, nor is given by chance a moment later."""
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"100 ports of {PORTS} are all taken")
 
 
 def ray_processes(folder: str | Path) -> list[str]:

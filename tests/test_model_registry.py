@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from storage.gate import GateScores, best_of, decide
 from storage.model_registry import ModelRegistry, RegisteredVersion, RegistryError, scores_of
 from storage.tracking import Tracker
-from tests.mlflow_servers import free_port, new_database, running_server
+from tests.mlflow_servers import new_database, running_server
+from tests.processes import free_port
 
 SHAPES = [(n, 1, h, w) for n in (1, 3) for h, w in ((8, 8), (33, 47), (57, 64))]
 EXAMPLE = np.random.default_rng(0).random((2, 1, 16, 24), dtype=np.float32)

@@ -13,7 +13,7 @@ from models import ARCHITECTURES, build_model
 from models.quickres import QuickRes
 from pipeline.evaluate import jpeg_table
 from pipeline.jpeg import compress
-from pipeline.spans import MIN_SIDE, Tiling, spans
+from pipeline.served.spans import MIN_SIDE, Tiling, spans
 from pipeline.tiles import apply_tiled, network_restorer, tiling_of
 from tests.small_networks import awake, table_of
 

@@ -17,7 +17,8 @@ from mlflow.entities import Run
 
 from storage.journal import Entry, Journal
 from storage.tracking import Tracker
-from tests.mlflow_servers import free_port, new_database, running_server
+from tests.mlflow_servers import new_database, running_server
+from tests.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 
