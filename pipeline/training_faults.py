@@ -50,11 +50,11 @@ def too_large(
 ) -> TrainingError:
     """Return the error for a batch that ran out of memory, with what would fit.
 
-    `take` is given a number of patches, and does with them what ran out of memory; it is not
-    called where other workers would have to take part.
+    `take` is given a number of patches, and does with them what ran out of memory, without the
+    other workers.
     """
     each = stage.batch // world.size
-    fits = _fitting_batch(take, each) if world.size == 1 else 0
+    fits = _fitting_batch(take, each)
     told = f"{fits} would" if fits else "fewer or smaller ones may"
     return TrainingError(
         f"recipe {recipe.name}, stage {stage.name}: {each} patches of {side}x{side} a worker do "

@@ -1,5 +1,7 @@
 """One step of a stage: forward, loss, backward, optimiser, moving average."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
@@ -56,7 +58,9 @@ class StageStep:
                 self.world,
                 target.shape[-1],
                 lambda patches: self._backward(
-                    tuple(x[:patches] for x in inputs), target[:patches]
+                    copy.deepcopy(self.network),  # which no data-parallel wrapper listens to
+                    tuple(x[:patches] for x in inputs),
+                    target[:patches],
                 ),
             )
         if self.average is not None:
@@ -66,7 +70,7 @@ class StageStep:
     def _loss_or_none(self, inputs: Inputs, target: Tensor) -> Tensor | None:
         """Take the step and return its loss, or None if there is not enough memory."""
         try:
-            loss = self._backward(inputs, target)
+            loss = self._backward(self.model, inputs, target)
             if self.stage.clip_norm is not None:
                 clip_grad_norm_(self.network.parameters(), self.stage.clip_norm)
             self.optimizer.step()
@@ -77,12 +81,12 @@ class StageStep:
         self.optimizer.zero_grad(set_to_none=True)
         return None
 
-    def _backward(self, inputs: Inputs, target: Tensor) -> Tensor:
-        """Leave the gradients of a batch in the network and return its loss."""
+    def _backward(self, model: nn.Module, inputs: Inputs, target: Tensor) -> Tensor:
+        """Leave the gradients of a batch in the model and return its loss."""
         self.optimizer.zero_grad(set_to_none=True)
         device = self.world.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            outputs = self.model(*inputs)
+            outputs = model(*inputs)
         if isinstance(outputs, tuple):
             outputs = tuple(output.float() for output in outputs)
         else:

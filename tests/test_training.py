@@ -29,7 +29,7 @@ from pipeline.optimization import (
 from pipeline.recipes.base import Transfer
 from pipeline.training import parse_seconds, train
 from pipeline.training_faults import too_large
-from pipeline.training_job import ALONE, TrainingError
+from pipeline.training_job import TrainingError, World
 from pipeline.training_start import share_of_batch
 from pipeline.weights import load_network, load_weights
 from storage.checkpoints import CheckpointError, checkpoint_steps
@@ -214,12 +214,13 @@ train(job)
     assert told in ended.stderr, ended.stderr[-2000:]
 
 
-def test_the_largest_half_that_fits_is_named():
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_largest_half_that_fits_is_named(workers):
     def take(patches):
         torch.empty(max(0, patches - 10) << 45, dtype=torch.uint8)
 
-    stage = replace(STAGE, batch=64)
-    error = too_large(RECIPE, stage, ALONE, 32, take)
+    stage = replace(STAGE, batch=64 * workers)
+    error = too_large(RECIPE, stage, World(size=workers), 32, take)
     assert "64 patches of 32x32 a worker do not fit into the memory of cpu; 8 would" in str(error)
 
 

@@ -1,13 +1,12 @@
 """Pairs a second: PatchLoader beside a torch DataLoader and a gather from a numpy memmap.
 
-Usage: python tests/benchmarks/loader.py [PAIRS]. All three run one after the other on the same
+Usage: python -m tests.benchmarks.loader [PAIRS]. All three run one after the other on the same
 pixels in the page cache, three rounds; the medians and their ratios go to results/loader.json.
 """
 
 import json
 import logging
 import os
-import platform
 import shlex
 import statistics
 import sys
@@ -28,6 +27,7 @@ from storage.files import join
 from storage.patch_store import StoreVersion, open_store, publish, read_rows, row_group_rows
 from storage.schema import ORIGINAL, PatchSpec, qf_column
 from storage.shard_writer import open_shard_writer
+from tests.benchmarks.machine import processor
 
 SPEC = PatchSpec(side=40, stride=40, qfs=(10,), degradation="patch")
 COLUMNS = [ORIGINAL, qf_column(10)]
@@ -143,14 +143,6 @@ def measure(pairs: int, folder: Path) -> dict[str, float]:
     return {name: statistics.median(round_[name] for round_ in rounds) for name in ways}
 
 
-def cpu_model() -> str:
-    """Return the processor's name as Linux tells it, else the architecture."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main() -> None:
     """Measure and write the result file."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -160,9 +152,9 @@ def main() -> None:
     loaders = {name: speed for name, speed in speeds.items() if name.startswith("patch_loader")}
     baselines = [name for name in speeds if name not in loaders]
     result = {
-        "command": shlex.join(["python", "tests/benchmarks/loader.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "tests.benchmarks.loader", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count()},
+        "machine": {"cpu": processor(), "cores": os.cpu_count()},
         "side": SPEC.side,
         "batch": BATCH,
         "pairs": pairs,

@@ -5,7 +5,6 @@ Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.metrics
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from pipeline.images import rgb_to_luma
 from pipeline.jpeg import compress
 from pipeline.metrics import METRICS
+from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "metrics.json"
 ROUNDS = 15
@@ -77,14 +77,6 @@ def measure() -> dict[str, dict[str, float | None]]:
             "times_faster": theirs and round(theirs / ours, 1),
         }
     return results
-
-
-def processor() -> str:
-    """Return the processor's name as Linux gives it, else as Python does."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from pipeline.evaluate import score
 from pipeline.recipes import get_recipe
 from pipeline.sources import scan_images
 from pipeline.weights import load_network
-from tests.benchmarks.metrics import processor
+from tests.benchmarks.machine import processor
 
 PROJECT = Path(__file__).parents[2]
 PAIRS = {
