@@ -3,14 +3,18 @@
 The protocol: luma, grey JPEG at Pillow's default settings, output rounded to uint8, no border
 cropped, every metric averaged over the images. The degradation `rescaled` reduces the images first
 (pipeline/degrade.py); its results are marked and never stand beside those of the standard protocol.
+
+`python -m pipeline.evaluate WEIGHTS --root DATASETS` needs neither Ray, Prefect nor MLflow.
 """
 
+import argparse
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from pipeline import datasets, jpeg
@@ -19,6 +23,7 @@ from pipeline.images import ImageRejected, read_luma
 from pipeline.metrics import METRICS, MIN_SIDE
 from pipeline.scores import Comparison, EvaluationResult, ImageScore
 from pipeline.tiles import Restorer, network_restorer
+from pipeline.weights import load_network
 from storage import files
 
 logger = logging.getLogger(__name__)
@@ -184,3 +189,27 @@ def _score(
         bpp=8 * size / original.size,
         seconds=seconds,
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the scores of trained weights beside JPEG's, on a GPU if there is one."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description=main.__doc__)
+    parser.add_argument("weights", help="path or URI of a safetensors file")
+    parser.add_argument("--dataset", nargs="+", default=["live1", "classic5"])
+    parser.add_argument("--root", help="folder that holds LIVE1/, Classic5/, BSDS500/")
+    parser.add_argument("--qf", nargs="+", type=int, help="default: those it was trained for")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        origin, network = load_network(options.weights)
+        for dataset in options.dataset:
+            qfs = options.qf or origin.qfs
+            found = score(network, dataset, qfs, root=options.root, device=device)
+            logger.info("%s\n%s", origin.recipe, found)
+    except (ValueError, datasets.DatasetError) as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from pipeline.evaluate import (
     evaluate,
     jpeg_table,
     load_images,
+    main,
     network_restorer,
     score,
 )
@@ -236,3 +237,28 @@ def test_a_gpu_gives_the_pixels_of_the_cpu(crops):
     on_gpu = network_restorer(network, "cuda")(crops[0][1], jpeg_table(10))
     assert np.abs(on_cpu.astype(int) - on_gpu).max() <= 1
     assert (on_cpu != on_gpu).mean() < 1e-3
+
+
+def test_the_module_scores_shipped_weights_from_the_command_line(caplog):
+    weights = Path(__file__).parents[1] / "models" / "zoo" / "quickres-qf10.safetensors"
+    with caplog.at_level("INFO"):
+        main([str(weights), "--dataset", "sample:test"])
+    gains = [line.split() for line in caplog.text.splitlines() if line.startswith("gain")]
+    assert "sample:test QF10, " in caplog.text
+    assert [float(gain[1]) > 0.5 for gain in gains] == [True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere.safetensors"], "nowhere.safetensors is missing"),
+        (["{weights}", "--dataset", "classic6"], "'classic6' is unknown"),
+        (["{weights}", "--dataset", "live1"], "live1 is looked for in the datasets' folder"),
+    ],
+)
+def test_the_module_says_what_is_wrong(arguments, told, capsys):
+    weights = Path(__file__).parents[1] / "models" / "zoo" / "quickres-qf10.safetensors"
+    with pytest.raises(SystemExit) as ended:
+        main([word.format(weights=weights) for word in arguments])
+    assert ended.value.code == 1
+    assert told in capsys.readouterr().err

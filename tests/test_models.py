@@ -1,5 +1,7 @@
 """The networks: shapes, sizes, initialisation, losses and transfer."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -168,6 +170,33 @@ def test_arcnn_starts_from_the_papers_gaussian():
     weights = build_model("arcnn").get_submodule("conv2").state_dict()
     assert weights["weight"].std().item() == pytest.approx(0.001, rel=0.02)
     assert not weights["bias"].any()
+
+
+def wide_convolutions(name):
+    """The convolutions that hold enough weights to tell their distribution."""
+    modules = build_model(name).modules()
+    found = [m for m in modules if isinstance(m, nn.Conv2d) and m.weight.numel() > 4_000]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("name", ["dcrn", "idcn"])
+def test_starts_from_xaviers_uniform_weights(name):
+    for conv in wide_convolutions(name):
+        outputs, inputs, *kernel = conv.weight.shape
+        bound = (6 / ((inputs + outputs) * math.prod(kernel))) ** 0.5
+        assert conv.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+        assert conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+        assert conv.bias is None or not conv.bias.any()
+
+
+@pytest.mark.parametrize("name", ["dncnn", "memnet"])
+def test_starts_from_hes_normal_weights(name):
+    for conv in wide_convolutions(name):
+        inputs = conv.weight[0].numel()
+        assert conv.weight.std().item() == pytest.approx((2 / inputs) ** 0.5, rel=0.05)
+        assert conv.weight.abs().max() > 3 * conv.weight.std()
+        assert conv.bias is None or not conv.bias.any()
 
 
 def test_arcnn_shrinks_a_training_patch_to_the_papers_20x20():
