@@ -24,12 +24,10 @@ from flows.study_results import notes_of
 from flows.study_steps import default_sets, hashes_of
 from pipeline.recipes import Recipe, get_recipe
 from pipeline.training import parse_seconds
-from pipeline.training_start import check_store
+from pipeline.training_start import fitting_version
 from pipeline.weights import load_weights
-from storage import files
 from storage.model_registry import ModelRegistry
-from storage.patch_store import StoreVersion, build_command, open_store
-from storage.schema import StoreError
+from storage.patch_store import StoreVersion
 from storage.shard_writer import source_hashes
 from storage.tracking import TrackedRun
 
@@ -150,17 +148,6 @@ def train_in(
     except SliceError as stopped:
         say(str(stopped))
         return stopped.ended
-
-
-def fitting_version(recipe: Recipe, uri: str, dataset: str) -> StoreVersion:
-    """Return the current version of a store. Raises StoreError if it does not fit the recipe."""
-    if not files.exists(files.join(uri, "CURRENT")):
-        raise StoreError(
-            f"{uri}: there is no patch store; {build_command(uri, recipe.patches, dataset)}"
-        )
-    version = open_store(uri)
-    check_store(recipe, version)
-    return version
 
 
 def registered_weights(recipe: Recipe) -> str | None:

@@ -17,9 +17,8 @@ import torch
 from pipeline.recipes import get_recipe
 from pipeline.training_job import ALONE, Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training_loop import Training
-from pipeline.training_start import check_store
+from pipeline.training_start import fitting_version
 from storage.checkpoints import CheckpointError
-from storage.patch_store import open_store
 from storage.schema import StoreError
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -42,8 +41,7 @@ def train(
     """
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    store = open_store(job.store, job.version)
-    check_store(job.recipe, store)
+    store = fitting_version(job.recipe, job.store, number=job.version)
     cuda = world.device.type == "cuda"
     with torch.random.fork_rng(devices=[world.device] if cuda else []):
         return Training(job, store, world, on_record).run()

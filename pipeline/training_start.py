@@ -14,7 +14,12 @@ from pipeline.training_job import TrainingJob, World
 from pipeline.weights import load_weights
 from storage import files
 from storage.checkpoints import Checkpoint, CheckpointError, load_checkpoint
-from storage.patch_store import StoreVersion, build_command, read_quantization_tables
+from storage.patch_store import (
+    StoreVersion,
+    build_command,
+    open_store,
+    read_quantization_tables,
+)
 from storage.schema import StoreError
 
 
@@ -66,6 +71,23 @@ def share_of_batch(batch: int, workers: int) -> int:
             f"a batch of {batch} cannot be shared by {workers} workers: choose one of {divisors}"
         )
     return batch // workers
+
+
+def fitting_version(
+    recipe: Recipe, uri: str, dataset: str = "bsds500", *, number: int | None = None
+) -> StoreVersion:
+    """Return a version of a store, the current one unless a number is given.
+
+    Raises StoreError if it is not there or does not fit the recipe, with the command that builds
+    one from `dataset` that does.
+    """
+    if not files.exists(files.join(uri, "CURRENT")):
+        raise StoreError(
+            f"{uri}: there is no patch store; {build_command(uri, recipe.patches, dataset)}"
+        )
+    store = open_store(uri, number)
+    check_store(recipe, store)
+    return store
 
 
 def check_store(recipe: Recipe, store: StoreVersion) -> None:

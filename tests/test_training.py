@@ -27,7 +27,7 @@ from pipeline.optimization import (
     set_learning_rate,
 )
 from pipeline.recipes.base import Transfer
-from pipeline.training import parse_seconds, train
+from pipeline.training import main, parse_seconds, train
 from pipeline.training_faults import too_large
 from pipeline.training_job import TrainingError, World
 from pipeline.training_start import share_of_batch
@@ -376,3 +376,12 @@ def test_a_training_killed_at_random_moments_ends_with_the_weights_of_an_undistu
     ours, theirs = (load_file(folder / "weights.safetensors") for folder in (broken, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs), f"killed at {kills}"
     assert kills[0] < 60
+
+
+def test_without_a_store_the_command_that_builds_a_fitting_one_is_told(tmp_path, capsys):
+    store = str(tmp_path / "none")
+    with pytest.raises(SystemExit):
+        main(["arcnn-fast-qf10", "--store", store, "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert f"{store}: there is no patch store; qfactory patches build --dataset bsds500" in told
+    assert "--side 32 --stride 10 --qf 10 20 30 40 --degradation patch" in told
