@@ -19,7 +19,7 @@ from flows.study_steps import default_sets
 from models import build_model
 from models.complexity import total_memory_mb
 from pipeline import published
-from pipeline.charts import draw_curves
+from pipeline.charts import line_chart, save_png
 from pipeline.recipes.base import Recipe
 from pipeline.recipes.comparisons import get_comparison, on_a_budget
 from storage.tracking import TrackedRun
@@ -110,13 +110,10 @@ def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str) -> 
         ]
         for model in models
     }
-    draw_curves(
-        {name: curve for name, curve in curves.items() if curve},
-        path,
-        title=title,
-        x_label="optimiser steps",
-        y_label="PSNR of held-out patches, dB",
+    chart = line_chart(
+        curves, title=title, x_label="optimiser steps", y_label="PSNR of held-out patches, dB"
     )
+    save_png(chart, path)
 
 
 def comparison_rows(recipes: Sequence[Recipe], result: StudyResult) -> tuple[Row, ...]:

@@ -13,7 +13,8 @@ from flows.settings import prepare_environment
 # Commands are named as "module:function" and imported when they are called: Prefect, Ray, MLflow
 # and torch together take seconds, and Prefect reads the environment when it is imported.
 FLOWS, PATCHES, DATASETS = "flows.cli_flows", "flows.cli_patches", "flows.cli_datasets"
-RECIPES = "flows.cli_recipes"
+RECIPES, ANALYSES = "flows.cli_recipes", "flows.cli_analyze_networks"
+REGISTRY = "flows.cli_registry"
 USAGE_ERROR = 2
 
 app = App(
@@ -26,6 +27,9 @@ app = App(
 app.command(f"{FLOWS}:study", help="Build a store, train recipes, evaluate, register: it all.")
 app.command(f"{FLOWS}:train", help="Train one recipe on a store that is there, and register it.")
 app.command("flows.cli_evaluate:evaluate", help="Score JPEG, a registered model or a checkpoint.")
+app.command("flows.cli_report:report", help="Make an earlier run's HTML report again, from MLflow.")
+app.command("flows.cli_restore:restore", help="Restore JPEG photographs: files, folders, globs.")
+app.command(f"{FLOWS}:restore_batch", help="Restore a folder or bucket with Ray, resumable.")
 
 patches = App(name="patches", help="Patch stores: build, look into, verify, clean up.")
 patches.command(f"{FLOWS}:build", help="Cut a dataset into a patch store.")
@@ -53,9 +57,20 @@ analyze.command(
     "flows.cli_analyze:recipes",
     help="Train recipes that differ in one thing equally long; a table and a chart.",
 )
+analyze.command(f"{ANALYSES}:transfer", help="Networks of one QF each on JPEGs of other QFs.")
+analyze.command(f"{ANALYSES}:rate_distortion", help="PSNR and SSIM against bits; bits saved.")
+analyze.command(
+    "flows.cli_analyze_downstream:downstream",
+    help="What restoration does for super-resolution and contrast curves.",
+)
 app.command(analyze)
 
-models = App(name="models", help="The networks: what each costs.")
+models = App(name="models", help="Registered models: look, compare, promote. Networks' costs.")
+models.command(f"{REGISTRY}:list_models", name="list", help="List the registered models.")
+models.command(f"{REGISTRY}:show_model", name="show", help="Show a version: card, files, history.")
+models.command("flows.cli_compare:compare", help="Compare two versions, and ask the gate.")
+models.command(f"{REGISTRY}:promote", help="Make a version champion, if the gate or --force says.")
+models.command(f"{REGISTRY}:rollback", help="Go back to the champion before.")
 models.command(
     "flows.cli_models:complexity",
     help="Parameters, memory, multiply-adds, receptive field of every network.",

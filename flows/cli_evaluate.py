@@ -3,17 +3,18 @@
 import json as jsonlib
 import sys
 from functools import partial
+from pathlib import Path
 
-from flows.console import counted, show_table, shown
+from flows.console import counted, notes, show_table, shown
 from flows.networks import open_network
 from flows.parameters import QualityFactors, References
 from flows.score_tables import result_rows
+from flows.scoring import score_beside_jpeg
 from flows.settings import settings
 from pipeline import datasets, published
 from pipeline.degrade import STANDARD, Protocol
-from pipeline.evaluate import compare, load_images
-from pipeline.evaluate import evaluate as evaluate_images
-from pipeline.scores import EvaluationResult, write_csv
+from pipeline.evaluate import load_images
+from pipeline.scores import Comparison, EvaluationResult, write_csv
 
 
 def evaluate(
@@ -24,6 +25,7 @@ def evaluate(
     degradation: Protocol = STANDARD,
     json: bool = False,
     csv: str | None = None,
+    report: Path | None = None,
 ) -> None:
     """Score JPEG, a registered model or a checkpoint by the papers' protocol.
 
@@ -35,22 +37,24 @@ def evaluate(
         json: print one JSON array of rows and nothing else; `published` in a row lists what papers
             print of the same network
         csv: file for every image's values, the means, and below each what papers print
+        report: file for an HTML report with charts and pictures, which opens without a network
     """
     opened = open_network(network)
-    results: list[EvaluationResult] = []
-    of_jpeg: list[EvaluationResult | None] = []
+    scored: list[Comparison | EvaluationResult] = []
     for reference in dataset:
         root = settings().datasets_root
         sources = datasets.list_images(reference, root=root, purpose="evaluate")
         with shown(f"evaluate on {reference}") as update:
             images = counted(load_images(sources), len(sources), update)
-            if opened.restorer is None:
-                results.append(evaluate_images(None, images, reference, qf, degradation))
-                of_jpeg.append(None)
-            else:
-                both = compare(opened.restorer, images, reference, qf, degradation)
-                results.append(both.restored)
-                of_jpeg.append(both.jpeg)
+            scored.append(score_beside_jpeg(opened, images, reference, qf, degradation))
+    results = [one.restored if isinstance(one, Comparison) else one for one in scored]
+    if report is not None:
+        # Imported here: the libraries of charts take a second that a plain answer does not need.
+        from flows.report_evaluation import evaluation_report
+        from pipeline.report_page import save_page
+
+        save_page(evaluation_report(network, scored, dataset, qf, degradation), report)
+        notes.print(f"report {report}", markup=False)
     if csv is not None:
         write_csv(results, csv, beside=partial(published.printed_rows, opened.architecture))
     if json:
@@ -62,6 +66,7 @@ def evaluate(
         jsonlib.dump(answer, sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
+        of_jpeg = [one.jpeg if isinstance(one, Comparison) else None for one in scored]
         lines = [
             line
             for result, before in zip(results, of_jpeg, strict=True)

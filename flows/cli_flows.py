@@ -9,6 +9,8 @@ from flows import reporting
 from flows.build_patches import build_patches
 from flows.console import out, show_table
 from flows.model_steps import TrainedModel
+from flows.restore_batch import RestoredBatch, table_of
+from flows.restore_batch import restore_batch as restore_batch_flow
 from flows.score_tables import Row
 from flows.study import study as study_flow
 from flows.study_results import StudyError, StudyResult, rows_of
@@ -22,6 +24,15 @@ def build(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's
     """Run the flow and name the store."""
     version = cast(StoreVersion, build_patches(*arguments, **options))
     out.print(f"{version.name}: {version.rows:,} patches, {version.bytes / 1e6:.1f} MB")
+
+
+@wraps(restore_batch_flow.fn)
+def restore_batch(*arguments: Any, **options: Any) -> int:  # noqa: ANN401 - the flow's own parameters
+    """Run the flow and show what became of the photographs; 1 if some have no output."""
+    result = cast(RestoredBatch, restore_batch_flow(*arguments, **options))
+    show_table(table_of(result))
+    out.print(f"\n{result.manifest}: a row a photograph; restored with {result.networks}")
+    return 1 if result.failed else 0
 
 
 @wraps(study_flow.fn)
@@ -46,13 +57,18 @@ def train(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's
 
 
 def _show_study(result: StudyResult) -> None:
-    _show(result.models, result.rows, result.notes)
+    _show(result.models, result.rows, result.notes, result.report)
     if len(result.outcomes) > 1:
         out.print()
         show_table([asdict(outcome) for outcome in result.outcomes])
 
 
-def _show(models: Sequence[TrainedModel], rows: Sequence[Row], notes_: Sequence[str]) -> None:
+def _show(
+    models: Sequence[TrainedModel],
+    rows: Sequence[Row],
+    notes_: Sequence[str],
+    report: str | None = None,
+) -> None:
     out.print()
     show_table(rows)
     for model in models:
@@ -64,5 +80,8 @@ def _show(models: Sequence[TrainedModel], rows: Sequence[Row], notes_: Sequence[
         out.print(f"  weights: {model.weights}")
     for note in notes_:
         out.print(f"[yellow]WARNING[/] {note}")
-    out.print(f"\nMLflow:   {reporting.mlflow_command()}")
+    out.print()
+    if report is not None:
+        out.print(f"Report:   {report}")
+    out.print(f"MLflow:   {reporting.mlflow_command()}")
     out.print(f"Prefect:  {reporting.prefect_command()}")

@@ -9,15 +9,17 @@ from flows.console import counted
 from flows.networks import architecture_of, open_network
 from flows.parameters import QualityFactors, Reference, References
 from flows.progress import progress, say
+from flows.report_evaluation import evaluation_report
+from flows.report_output import PAGE, write_report
 from flows.runtime import is_transient, open_tracker
 from flows.score_tables import result_rows
+from flows.scoring import score_beside_jpeg
 from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.degrade import STANDARD, Protocol
-from pipeline.evaluate import evaluate as evaluate_images
 from pipeline.evaluate import load_images
 from pipeline.published import JPEG
-from pipeline.scores import EvaluationResult
+from pipeline.scores import Comparison, EvaluationResult
 
 
 @flow(name="evaluate", flow_run_name="{network}")
@@ -49,11 +51,18 @@ def evaluate(
                 "degradation": degradation,
             }
         )
-        results = tuple(score(network, reference, qf, degradation) for reference in dataset)
+        scored = [score(network, reference, qf, degradation) for reference in dataset]
+        results = tuple(one.restored if isinstance(one, Comparison) else one for one in scored)
         for result in results:
             reporting.log_result(run, result)
             reporting.log_published(run, result, architecture)
         reporting.link_artifact(run)
+        path = settings().reports / reporting.label_of(f"evaluate {network}") / PAGE
+        written = write_report(
+            run, path, lambda: evaluation_report(network, scored, dataset, qf, degradation)
+        )
+        if written.note:
+            say(f"WARNING: {written.note}")
     rows = [row for result in results for row in result_rows(network, result, architecture)]
     create_table_artifact(rows, key="evaluation", description=f"Scores of {network}")
     return results
@@ -69,14 +78,14 @@ def evaluate(
 )
 def score(
     network: str, dataset: Reference, qfs: list[int], degradation: Protocol
-) -> EvaluationResult:
-    """Score one network on one set at every quality factor."""
+) -> Comparison | EvaluationResult:
+    """Score one network, beside JPEG, on one set at every quality factor; or JPEG alone."""
     root = settings().datasets_root
     sources = datasets.list_images(dataset, root=root, purpose="evaluate")
     with progress(f"evaluate {network} on {dataset}") as update:
         images = counted(load_images(sources), len(sources), update)
-        restorer = open_network(network).restorer
-        result = evaluate_images(restorer, images, dataset, qfs, degradation)
+        found = score_beside_jpeg(open_network(network), images, dataset, qfs, degradation)
+    result = found.restored if isinstance(found, Comparison) else found
     for row in result.rows:
         say(f"{row.label} QF{row.qf}: {row.metrics['psnr']:.2f} dB, SSIM {row.metrics['ssim']:.4f}")
-    return result
+    return found

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Literal
 
@@ -61,6 +61,8 @@ class TrainedModel:
     """`champion` or `challenger`."""
     note: str = ""
     """What went wrong on the way, if something did."""
+    training_run: str | None = None
+    """MLflow's id of the run that trained it; None if that was not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,8 @@ def reuse_or_train(
     found, result = known
     say(f"reused {recipe.name}: {found.uri} has the same recipe, patches, code and start")
     run.log_tags({"reused": found.uri})
-    return score_and_register(recipe, version, run, plan, result, initial_weights, state="reused")
+    made = score_and_register(recipe, version, run, plan, result, initial_weights, state="reused")
+    return replace(made, training_run=found.run_id)
 
 
 def score_and_register(
@@ -139,6 +142,7 @@ def score_and_register(
         model=model,
         alias=alias,
         note=note,
+        training_run=run.run_id,
     )
 
 

@@ -27,21 +27,27 @@ class OpenNetwork:
     """A name in models.ARCHITECTURES, or `jpeg`; None where a registered model does not say."""
     label: str
     """A short name for tables."""
+    qfs: tuple[int, ...] = ()
+    """JPEG quality factors that it was trained for; none where that is not known."""
 
 
 def open_network(network: str) -> OpenNetwork:
     """Open the named network, on a GPU if there is one and it is a checkpoint.
 
     `network` is `jpeg`, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, NAME (the champion), or the
-    path or URI of a checkpoint folder or its weights. Raises an error that lists what there is. A
-    registered network that needs a quantisation table always uses the one it was registered with.
+    path or URI of a checkpoint folder or its weights. Raises an error that lists what there is.
     """
     if network == JPEG:
         return OpenNetwork(restorer=None, architecture=JPEG, label="JPEG")
     if (weights := _weights_of(network)) is not None:
         origin, module = load_network(weights)
         restorer = network_restorer(module, _device())
-        return OpenNetwork(restorer=restorer, architecture=origin.architecture, label=origin.recipe)
+        return OpenNetwork(
+            restorer=restorer,
+            architecture=origin.architecture,
+            label=origin.recipe,
+            qfs=origin.qfs,
+        )
     registry = ModelRegistry(settings().mlflow_uri)
     found = registry.resolve(network)
     field, multiple = (found.tags.get(name) for name in ("receptive_field", "multiple"))
@@ -49,11 +55,13 @@ def open_network(network: str) -> OpenNetwork:
         registry.load(found.uri),
         receptive_field=int(field) if field else None,
         multiple=int(multiple) if multiple else None,
+        takes_table=found.tags.get("needs_table") == str(True),  # older ones have theirs built in
     )
     return OpenNetwork(
         restorer=restorer,
         architecture=registered_architecture(found),
         label=found.tags.get("recipe", found.name.removeprefix(PREFIX)),
+        qfs=tuple(int(qf) for qf in found.tags.get("qfs", "").split() if qf.isdigit()),
     )
 
 

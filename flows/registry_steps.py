@@ -10,11 +10,10 @@ from threading import Lock
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import reporting
+from flows.model_cards import CardFacts, model_card
 from flows.networks import open_network
 from flows.progress import say
 from flows.settings import git_commit, settings
-from models import needs_table
 from pipeline import datasets
 from pipeline.code_fingerprint import code_fingerprint
 from pipeline.degrade import protocol_of
@@ -108,20 +107,26 @@ def register_network(
         if run.run_id is None:
             raise RegistryError("the tracking server did not take the run")
         _, network = load_network(result.weights)
-        if needs_table(network) and recipe.blind:
-            raise RegistryError(
-                f"{recipe.architecture} needs each JPEG's quantisation table, and a registered "
-                "model has one for good: use its weights with `qfactory evaluate`"
-            )
+        table = None if recipe.blind else quantization_table(recipe.qfs[0])
         with _exporting:
-            export = export_network(network, quantization_table(recipe.qfs[0]))
+            export = export_network(network, table)
             found = registry.register(
                 export.module,
                 name=name,
                 input_example=export.input_example,
                 tags={**_tags(recipe, version, result, scores), **same, **export.tags},
                 run_id=run.run_id,
-                description=reporting.model_card(recipe, version, scores),
+                description=model_card(
+                    CardFacts(
+                        name=name,
+                        recipe=recipe,
+                        network=network,
+                        version=version,
+                        result=result,
+                        scores=scores,
+                    )
+                ),
+                served=export.served,
             )
     comparison = next(iter(scores.values()))
     rescore_champion(registry, name, comparison.restored.dataset, recipe)

@@ -1,4 +1,4 @@
-"""What people read afterwards: MLflow parameters and files, Prefect tables, pictures, cards."""
+"""What people read afterwards: MLflow parameters and files, Prefect tables, pictures."""
 
 import json
 import re
@@ -24,10 +24,6 @@ from storage.patch_store import StoreVersion
 from storage.tracking import TrackedRun
 
 MLFLOW_PAGE = "http://127.0.0.1:5000"
-RESCALED_NOTE = (
-    "Scored on images that were reduced before their JPEG (degradation `rescaled`): not comparable "
-    "with results of the papers' standard protocol."
-)
 
 
 def mlflow_command() -> str:
@@ -185,32 +181,6 @@ def link_artifact(run: TrackedRun) -> None:
         )
 
 
-def model_card(recipe: Recipe, version: StoreVersion, scores: Mapping[str, Comparison]) -> str:
-    """Return the description of a model version (Markdown): what, from what, how good, how used."""
-    qfs = ", ".join(str(qf) for qf in recipe.qfs)
-    rescaled = recipe.patches.degradation == "rescaled"
-    inputs = "rescaled and recompressed photos" if rescaled else "grey JPEGs"
-    lines = [
-        f"**{recipe.architecture}** removes artifacts of {inputs} of quality factor {qfs}.",
-        f"Recipe `{recipe.name}` ({recipe.source}), {recipe.steps} steps on `{version.dataset}` "
-        f"({version.rows:,} patches, store `{version.name}`), commit `{git_commit()}`.",
-        *([RESCALED_NOTE] if rescaled else []),
-        "",
-        "| set | QF | images | JPEG dB | restored dB | SSIM | SSIM gaussian | PSNR-B dB |",
-        "|---|---|---|---|---|---|---|---|",
-        *(
-            _card_row(comparison, qf)
-            for comparison in scores.values()
-            for qf in recipe.evaluation_qfs
-        ),
-        "",
-        "Input and output: (N, 1, H, W) float32 in [0, 1], studio-range luma (MATLAB `rgb2ycbcr`),"
-        " any batch, H and W of 8 or more. Load with `mlflow.pytorch.load_model`; no project code"
-        " is needed.",
-    ]
-    return "\n".join(lines)
-
-
 def label_of(text: str) -> str:
     """Return the label of a set or of a published row as a part of metric and file names."""
     return re.sub(r"[^\w.]+", "-", text).strip("-")
@@ -220,12 +190,3 @@ def _tool(name: str) -> str:
     """Return how to call a tool of this environment: by name where the shell finds it."""
     ours = Path(sys.executable).with_name(name)
     return name if which(name) == str(ours) else str(ours)
-
-
-def _card_row(comparison: Comparison, qf: int) -> str:
-    row, before = comparison.restored.row(qf), comparison.jpeg.row(qf)
-    m = row.metrics
-    return (
-        f"| {row.label} | {qf} | {row.images} | {before.metrics['psnr']:.2f} | {m['psnr']:.2f} | "
-        f"{m['ssim']:.4f} | {m['ssim_gaussian']:.4f} | {m['psnr_b']:.2f} |"
-    )

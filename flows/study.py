@@ -8,9 +8,11 @@ from flows.data_steps import refuse_evaluation_images, scan_sources
 from flows.model_steps import TrainedModel, TrainingPlan, check_batches, use_gpus
 from flows.parameters import Name, RecipePatterns, Reference, References, Steps, Threads, Workers
 from flows.recipe_graph import ordered_recipes
+from flows.report_output import WrittenReport
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.side_by_side import Outcome
+from flows.study_report import report_study
 from flows.study_results import StudyError, StudyResult, raise_failures, study_result
 from flows.study_steps import build_versions, default_sets, hashes_of, train_all
 from pipeline.recipes import Recipe
@@ -99,14 +101,16 @@ def run_study(
         versions = build_versions(ordered, dataset, scanned, store)
         tracker = open_tracker()
         outcomes: dict[str, Outcome[TrainedModel]] = {}
+        written = WrittenReport()
         try:
             with tracker, tracker.study(name, tags={"git_commit": git_commit()}) as parent:
                 parent.log_params(params)
                 outcomes = train_all(ordered, versions, parent, plan, at_once=room.trainings)
                 if summarise is not None:
                     summarise(parent, outcomes)
+                written = report_study(parent, name, ordered, versions, outcomes)
                 raise_failures(outcomes)
         except StudyError as error:
-            error.result = study_result(name, outcomes, tracker.unrecorded)
+            error.result = study_result(name, outcomes, tracker.unrecorded, written)
             raise
-        return study_result(name, outcomes, tracker.unrecorded)
+        return study_result(name, outcomes, tracker.unrecorded, written)

@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from shlex import join
 from textwrap import shorten
 from typing import Literal
 
 from prefect.artifacts import create_table_artifact
-from prefect.runtime import flow_run
 
 from flows.model_steps import TrainedModel
 from flows.progress import say
+from flows.report_output import WrittenReport
 from flows.score_tables import Row, score_rows
 from flows.side_by_side import Outcome
+from flows.study_report import going_on
 
 REASON_LENGTH = 600
-COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another name there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,8 @@ class StudyResult:
     """The table: JPEG, network and gain for every recipe and set."""
     notes: tuple[str, ...]
     """What was not recorded or registered, and where it is instead."""
+    report: str | None = None
+    """Path of the HTML report; None if there is none."""
 
 
 class StudyError(Exception):
@@ -73,19 +74,11 @@ def raise_failures(outcomes: Mapping[str, Outcome[TrainedModel]]) -> None:
         )
 
 
-def going_on() -> str:
-    """Return the command that does the running flow again, without what would start it anew."""
-    words = ["qfactory", *COMMANDS.get(str(flow_run.flow_name), (str(flow_run.flow_name),))]
-    for name, value in flow_run.parameters.items():
-        if value is None or value is False or name == "fresh":
-            continue
-        values = [] if value is True else value if isinstance(value, list) else [value]
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return join(words)
-
-
 def study_result(
-    name: str, outcomes: Mapping[str, Outcome[TrainedModel]], unrecorded: Sequence[str]
+    name: str,
+    outcomes: Mapping[str, Outcome[TrainedModel]],
+    unrecorded: Sequence[str],
+    report: WrittenReport,
 ) -> StudyResult:
     """Leave the study's tables as artifacts and return the result."""
     told = tuple(outcome_of(recipe, outcome) for recipe, outcome in outcomes.items())
@@ -95,8 +88,9 @@ def study_result(
     create_table_artifact(
         [asdict(one) for one in told], key="recipes", description=f"Recipes of study {name}"
     )
+    notes = notes_of(models, unrecorded, report.note)
     return StudyResult(
-        name=name, outcomes=told, models=models, rows=rows, notes=notes_of(models, unrecorded)
+        name=name, outcomes=told, models=models, rows=rows, notes=notes, report=report.path
     )
 
 
@@ -109,10 +103,13 @@ def rows_of(model: TrainedModel) -> list[Row]:
     ]
 
 
-def notes_of(models: Sequence[TrainedModel], unrecorded: Sequence[str]) -> tuple[str, ...]:
-    """Return, and tell, what was not recorded or registered."""
+def notes_of(
+    models: Sequence[TrainedModel], unrecorded: Sequence[str], *more: str
+) -> tuple[str, ...]:
+    """Return, and tell, what was not recorded or registered, and what else is not empty."""
     notes = tuple(f"not recorded in MLflow: {what}" for what in unrecorded)
     notes += tuple(model.note for model in models if model.note)
+    notes += tuple(note for note in more if note)
     for note in notes:
         say(f"WARNING: {note}")
     return notes

@@ -55,7 +55,7 @@ def evaluate(
     Raises ValueError for no images, no or unknown quality factors, another degradation, an image
     below 8x8 pixels, or a restorer that does not keep shape and type.
     """
-    return _evaluate([restorer], images, dataset, qfs, degradation)[0]
+    return evaluate_each([restorer], images, dataset, qfs, degradation)[0]
 
 
 def compare(
@@ -66,7 +66,7 @@ def compare(
     degradation: Protocol = STANDARD,
 ) -> Comparison:
     """Score JPEG itself and the restorer on the same images; see `evaluate`."""
-    before, after = _evaluate([None, restorer], images, dataset, qfs, degradation)
+    before, after = evaluate_each([None, restorer], images, dataset, qfs, degradation)
     return Comparison(jpeg=before, restored=after)
 
 
@@ -129,13 +129,14 @@ def jpeg_table(qf: int) -> np.ndarray:
     return jpeg.quantization_table(qf).astype(np.uint8)
 
 
-def _evaluate(
+def evaluate_each(
     restorers: Sequence[Restorer | None],
     images: Iterable[NamedImage],
     dataset: str,
     qfs: Sequence[int],
-    degradation: Protocol,
+    degradation: Protocol = STANDARD,
 ) -> list[EvaluationResult]:
+    """Return what `evaluate` does for each restorer; every JPEG is made once for all of them."""
     check_protocol(degradation)
     qfs = list(dict.fromkeys(qfs))
     if not qfs or not all(1 <= qf <= 100 for qf in qfs):

@@ -1,7 +1,8 @@
 """From a network to what the registry keeps: a program of any batch, height and width."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from models import needs_table
+from pipeline.served import model
+from pipeline.served.network import ProgramFacts
 from pipeline.tiles import Pooling
+from storage.served_files import ServedCode
 
 MIN_SIDE = 8
 EXAMPLE_SHAPE = (2, 1, 32, 40)  # a batch of 1 or a square would tie dimensions down
@@ -18,21 +22,25 @@ EXAMPLE_SHAPE = (2, 1, 32, 40)  # a batch of 1 or a square would tie dimensions 
 class ClippedNetwork(nn.Module):
     """A network whose output is clipped to [0, 1]: (N, 1, H, W) -> (N, 1, H, W)."""
 
-    table: Tensor
-
-    def __init__(self, network: nn.Module, table: np.ndarray | None) -> None:
-        """Take a network and, if it needs one, the (8, 8) table that it is always given."""
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.has_table = table is not None
-        if table is not None:
-            self.register_buffer("table", torch.from_numpy(table.astype(np.float32))[None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore `x`, (N, 1, H, W) float32 in [0, 1], to the same shape and range."""
-        if self.has_table:
-            return self.network(x, self.table.expand(x.shape[0], -1, -1)).clamp(0.0, 1.0)
         return self.network(x).clamp(0.0, 1.0)
+
+
+class ClippedTableNetwork(nn.Module):
+    """The same for a network that needs the quantisation table."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Restore `x`, (N, 1, H, W) float32 in [0, 1]; `table` is (N, 8, 8) float32, 1 to 255."""
+        return self.network(x, table).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,59 +49,75 @@ class NetworkExport:
 
     module: nn.Module
     """On the CPU, in eval mode, float32, output clipped to [0, 1]; a copy of the network."""
-    input_example: np.ndarray
-    """(2, 1, 32, 40) float32 in [0, 1]."""
+    input_example: tuple[np.ndarray, ...]
+    """(2, 1, 32, 40) float32 in [0, 1] and, for a network that needs them, tables (2, 8, 8)."""
     program: ExportedProgram
     """The same computation for any batch of 1 or more and sides of 8 or more."""
-    tags: dict[str, str]
-    """What the program no longer says of itself, as tags of a registered version: `receptive_field`
-    and `multiple`, where the program alone can be tiled (one that pools over the image cannot)."""
+    facts: ProgramFacts
+    """What the program no longer says of itself."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The facts as tags of a registered version.
+
+        `receptive_field` and `multiple` are there only where the program alone can be tiled: one
+        that pools over the image cannot.
+        """
+        tags = {"needs_table": str(self.facts.needs_table)}
+        if self.facts.receptive_field is not None:
+            tags["receptive_field"] = str(self.facts.receptive_field)
+            tags["multiple"] = str(self.facts.multiple)
+        return tags
+
+    @property
+    def served(self) -> ServedCode:
+        """The code that travels with the program: see pipeline/served/model.py."""
+        package = Path(model.__file__).parent
+        loader = model.__name__.rpartition(".")[2]
+        return ServedCode(
+            package=package, loader=loader, facts_file=model.FACTS, facts=asdict(self.facts)
+        )
 
 
-def export_network(network: nn.Module, table: np.ndarray | None = None) -> NetworkExport:
+def export_network(network: nn.Module, default_table: np.ndarray | None = None) -> NetworkExport:
     """Export a network that maps (N, 1, H, W) in [0, 1] to the same shape, any H and W from 8.
 
-    `table`, (8, 8) with values 1 to 255, is the quantisation table that becomes a constant of the
-    program of a network which needs one; others ignore it. `network` itself is left as it is:
-    device, mode and weights. Raises ValueError when a table is missing, and torch.export's error,
-    which names the line, when the network ties its input to one size.
+    One that needs the quantisation table becomes a program of two inputs, the image and the table;
+    `default_table`, (8, 8) with values 1 to 255, is what it is served with where a caller gives
+    none, and others ignore it. `network` itself is left as it is: device, mode and weights. Raises
+    ValueError for such a table, and torch.export's error, which names the line, when the network
+    ties its input to one size.
     """
-    module = ClippedNetwork(copy.deepcopy(network), _table_for(network, table))
-    module = module.cpu().float().eval()
+    facts = _facts_of(network, default_table)
+    clipped = ClippedTableNetwork if facts.needs_table else ClippedNetwork
+    module = clipped(copy.deepcopy(network)).cpu().float().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    example = np.random.default_rng(0).random(EXAMPLE_SHAPE, dtype=np.float32)
-    sizes = {
-        0: Dim("batch", min=1),
-        2: Dim("height", min=MIN_SIDE),
-        3: Dim("width", min=MIN_SIDE),
-    }
+    batch, height = Dim("batch", min=1), Dim("height", min=MIN_SIDE)
+    sizes = {"x": {0: batch, 2: height, 3: Dim("width", min=MIN_SIDE)}}
+    example = (np.random.default_rng(0).random(EXAMPLE_SHAPE, dtype=np.float32),)
+    if facts.needs_table:
+        sizes["table"] = {0: batch}
+        example = (*example, np.full((len(example[0]), 8, 8), 16, np.float32))
     with torch.no_grad():
         program = torch.export.export(
-            module, (torch.from_numpy(example),), dynamic_shapes={"x": sizes}
+            module, tuple(map(torch.from_numpy, example)), dynamic_shapes=sizes
         )
-    return NetworkExport(
-        module=module, input_example=example, program=program, tags=_tiling_tags(network)
-    )
+    return NetworkExport(module=module, input_example=example, program=program, facts=facts)
 
 
-def _table_for(network: nn.Module, table: np.ndarray | None) -> np.ndarray | None:
-    if not needs_table(network):
-        return None
-    name = type(network).__name__
-    if table is None:
-        raise ValueError(
-            f"{name} needs the JPEG's quantisation table, and a registered model takes an image "
-            "alone: export it for one quality factor, with pipeline.jpeg.quantization_table(QF)"
-        )
-    if table.shape != (8, 8) or table.min() < 1 or table.max() > 255:
+def _facts_of(network: nn.Module, table: np.ndarray | None) -> ProgramFacts:
+    with_table = needs_table(network)
+    if not with_table:
+        table = None
+    elif table is not None and (table.shape != (8, 8) or table.min() < 1 or table.max() > 255):
+        name = type(network).__name__
         raise ValueError(f"{name}: table of shape {table.shape}; give (8, 8), values 1 to 255")
-    return table
-
-
-def _tiling_tags(network: nn.Module) -> dict[str, str]:
-    """Return what `network_restorer` must be told to tile the exported program."""
-    if isinstance(network, Pooling):
-        return {}
-    declared = {name: getattr(network, name, None) for name in ("receptive_field", "multiple")}
-    return {name: str(value) for name, value in declared.items() if isinstance(value, int)}
+    field, multiple = (getattr(network, name, None) for name in ("receptive_field", "multiple"))
+    alone = isinstance(field, int) and not isinstance(network, Pooling)
+    return ProgramFacts(
+        receptive_field=field if alone else None,
+        multiple=multiple if isinstance(multiple, int) else 1,
+        needs_table=with_table,
+        default_table=None if table is None else table.tolist(),
+    )

@@ -4,9 +4,8 @@ A network that uses the mean of some features over the whole image (`pooled_feat
 that mean in a second pass over the tiles.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import product
 from threading import Lock
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from models import needs_table
-from pipeline.served.spans import Span, Tiling, spans
+from pipeline.served.spans import Tiling
+from pipeline.served.tiled import TILE, run_tiled, tiles, to_luma, to_unit
 
 Restorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Takes luma, (H, W) uint8, and the quantisation table of the JPEG that it comes from, (8, 8) uint8
@@ -46,14 +46,10 @@ def apply_tiled(
     rounding of floating point. Raises ValueError when the network does not keep the shape of its
     input.
     """
-    beside = {} if table is None else {"table": table}
+    beside = () if table is None else (table,)
     if isinstance(network, Pooling):
-        beside["pooled"] = _pooled_mean(network, x, tiling)
-    output = torch.empty_like(x)
-    for row, column in _tiles(x, tiling):
-        restored = _shape_kept(network, x[..., row.outer, column.outer], beside)
-        output[..., row.own, column.own] = restored[..., row.inside, column.inside]
-    return output
+        beside = (*beside, _pooled_mean(network, x, tiling))
+    return run_tiled(lambda part: _shape_kept(network, part, beside), x, tiling)
 
 
 def tiling_of(
@@ -71,22 +67,25 @@ def network_restorer(
     module: nn.Module,
     device: str | None = None,
     *,
-    tile: int = 512,
+    tile: int = TILE,
     receptive_field: int | None = None,
     multiple: int | None = None,
+    takes_table: bool | None = None,
 ) -> Restorer:
     """Return a function that restores luma images with `module`.
 
     Args:
         module: any network that takes (N, 1, H, W) float32 in [0, 1] and gives the same shape;
             one that declares `needs_table` takes the JPEG's quantisation table, (N, 8, 8) float32,
-            beside it. It is used in evaluation mode and left in the mode it was in.
+            behind it. It is used in evaluation mode and left in the mode it was in.
         device: where it computes, such as `cpu` or `cuda`; the module is moved there. None leaves
             it where it is.
         tile: side of the tiles in pixels; memory grows with its square.
         receptive_field: see Tiling; None takes `module.receptive_field`. Where neither says it,
             an image is restored in one piece: nothing else is sure to be right.
         multiple: see Tiling; None takes `module.multiple`, or 1.
+        takes_table: whether it takes the table, for modules that do not declare it themselves,
+            such as exported programs; None takes `module.needs_table`.
 
     The result is clipped to [0, 1], times 255, and rounded. The function raises ValueError when the
     network changes the shape or gives values that are not finite.
@@ -94,14 +93,15 @@ def network_restorer(
     if device is not None:
         module.to(device)
     tiling = tiling_of(module, tile, receptive_field, multiple)
+    with_table = needs_table(module) if takes_table is None else takes_table
 
     def restore(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
         device = _device_of(module)
         with _evaluation_mode(module), torch.inference_mode(), _full_precision(device):
-            x = torch.from_numpy(np.ascontiguousarray(luma)).to(device)[None, None].float() / 255
-            steps = _table_tensor(table).to(device) if needs_table(module) else None
+            x = to_unit(luma).to(device)
+            steps = _table_tensor(table).to(device) if with_table else None
             if tiling is None or max(luma.shape) <= tile:
-                restored = _shape_kept(module, x, {} if steps is None else {"table": steps})
+                restored = _shape_kept(module, x, () if steps is None else (steps,))
             else:
                 restored = apply_tiled(module, x, tiling, steps)
             if not restored.isfinite().all():
@@ -109,21 +109,16 @@ def network_restorer(
                     f"{_name(module)} gave values that are not finite for a {luma.shape} image: "
                     "its weights may have diverged, take an earlier checkpoint"
                 )
-            return restored[0, 0].clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
+            return to_luma(restored)
 
     return restore
-
-
-def _tiles(x: Tensor, tiling: Tiling) -> Iterator[tuple[Span, Span]]:
-    """Yield rows and columns of every tile of (N, C, H, W)."""
-    return product(spans(x.shape[2], tiling), spans(x.shape[3], tiling))
 
 
 def _pooled_mean(network: Pooling, x: Tensor, tiling: Tiling) -> Tensor:
     """Return the mean over the whole image of the features that a network pools, (N, C, 1, 1)."""
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     features = x
-    for row, column in _tiles(x, tiling):
+    for row, column in tiles(x, tiling):
         features = network.pooled_features(x[..., row.outer, column.outer])
         own = features[..., row.inside, column.inside]
         total = total + own.sum((2, 3), keepdim=True, dtype=torch.float64)
@@ -136,8 +131,8 @@ def _table_tensor(table: np.ndarray) -> Tensor:
     return torch.from_numpy(table.astype(np.float32))[None]
 
 
-def _shape_kept(network: Callable[..., Tensor], x: Tensor, beside: Mapping[str, Tensor]) -> Tensor:
-    restored = network(x, **beside)
+def _shape_kept(network: Callable[..., Tensor], x: Tensor, beside: tuple[Tensor, ...]) -> Tensor:
+    restored = network(x, *beside)  # by position: exported programs know no names
     if restored.shape != x.shape:
         raise ValueError(
             f"{_name(network)} turned {tuple(x.shape)} into {tuple(restored.shape)}: "

@@ -2,12 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 MARGIN_DB = 0.01
+COMPARED = ("psnr", "ssim", "psnr_b")
+GATE_TAG = "gate."
+"""How the tags begin in which a version carries its scores and the gate's decision."""
+JPEG_TAG = "gate.jpeg_"
+"""The same for the scores of the JPEGs that it was scored on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,7 @@ class GateScores:
     def __post_init__(self) -> None:
         if not self.qfs:
             raise ValueError(f"qfs {self.qfs}: gate scores are of one quality factor or more")
-        for name in ("psnr", "ssim", "psnr_b"):
+        for name in COMPARED:
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} {getattr(self, name)}: a gate score must be a number")
 
@@ -85,11 +90,32 @@ def decide(
     return Decision(alias=CHAMPION, reason=told)
 
 
-def best_of(candidates: Mapping[int, GateScores], margin_db: float = MARGIN_DB) -> int:
-    """Return the version that is champion after the candidates met the gate in version order."""
-    first, *rest = sorted(candidates)
-    best = first
-    for version in rest:
-        if decide(candidates[version], candidates[best], margin_db).alias == CHAMPION:
-            best = version
-    return best
+def gate_tags(scores: GateScores, decision: Decision, jpeg: GateScores | None) -> dict[str, str]:
+    """Return the tags of a version that tell what the gate saw and said."""
+    of_jpeg = {} if jpeg is None else _score_tags(jpeg, JPEG_TAG)
+    said = {GATE_TAG + "reason": decision.reason, GATE_TAG + "decision": decision.alias}
+    return {**_score_tags(scores, GATE_TAG), **of_jpeg, **said}
+
+
+def scores_in(tags: Mapping[str, str], prefix: str = GATE_TAG) -> GateScores | None:
+    """Read scores back from a version's tags; None if they are not there.
+
+    The prefix JPEG_TAG gives those of the JPEGs themselves. `gate.qfs` holds the quality factors
+    with spaces between them; versions promoted before there were blind networks have one, in
+    `gate.qf`.
+    """
+    if any(prefix + name not in tags for name in ("dataset", *COMPARED)):
+        return None
+    qfs = tags.get(prefix + "qfs") or tags[prefix + "qf"]
+    return GateScores(
+        dataset=tags[prefix + "dataset"],
+        qfs=tuple(map(int, qfs.split())),
+        psnr=float(tags[prefix + "psnr"]),
+        ssim=float(tags[prefix + "ssim"]),
+        psnr_b=float(tags[prefix + "psnr_b"]),
+    )
+
+
+def _score_tags(scores: GateScores, prefix: str) -> dict[str, str]:
+    values = {**asdict(scores), "qfs": " ".join(map(str, scores.qfs))}
+    return {prefix + name: str(value) for name, value in values.items()}

@@ -1,22 +1,20 @@
 """Registered models in MLflow: pt2 without pickle, SHA-256 of every file, one guarded champion."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModelOutput
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pytorch import load_model
 from torch import nn
 
-from storage.gate import CHALLENGER, CHAMPION, MARGIN_DB, Decision, GateScores, best_of, decide
+from storage.gate import CHAMPION, MARGIN_DB, Decision, GateScores
 from storage.mlflow_client import open_client
 from storage.model_files import (
     RegistryError,
@@ -25,34 +23,27 @@ from storage.model_files import (
     digests_of,
     save_network,
 )
+from storage.promotion import BY_GATE, Promotions
+from storage.registered import (
+    DIGEST_TAG,
+    RegisteredVersion,
+    explained,
+    scores_of,
+    version_from,
+)
+from storage.served_files import ServedCode
 
-DIGEST_TAG = "sha256:"  # then the file's path in the model's folder
-GATE_TAG = "gate."
-MOVES_TAG = "champion.moves"
-SETTLING_ROUNDS = 5
+FileState = Literal["verified", "changed", "missing", "added"]
+"""How a file of a model is, compared with when it was registered."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class RegisteredVersion:
-    """One version of a registered model."""
-
-    name: str
-    version: int
-    tags: Mapping[str, str]
-    run_id: str | None
-    """The MLflow run that trained it."""
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def uri(self) -> str:
-        """What `mlflow.pyfunc.load_model` and `mlflow.pytorch.load_model` take."""
-        return f"models:/{self.name}/{self.version}"
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of each file of the model, by its path in the model's folder."""
-        prefix = len(DIGEST_TAG)
-        return {k[prefix:]: v for k, v in self.tags.items() if k.startswith(DIGEST_TAG)}
+__all__ = [
+    "FileState",
+    "GateScores",
+    "ModelRegistry",
+    "RegisteredVersion",
+    "RegistryError",
+    "scores_of",
+]
 
 
 class ModelRegistry:
@@ -65,25 +56,30 @@ class ModelRegistry:
         """Open the registry; the server is first asked when a method is called."""
         self.uri = uri
         self._client = open_client(uri)
+        self.promotions = Promotions(self._client, self.versions, self._explained)
 
     def register(
         self,
         network: nn.Module,
         *,
         name: str,
-        input_example: np.ndarray,
+        input_example: np.ndarray | Sequence[np.ndarray],
         tags: Mapping[str, str],
         run_id: str,
         description: str = "",
+        served: ServedCode | None = None,
     ) -> RegisteredVersion:
         """Log a network to a run as an MLflow model and make it a new version of `name`.
 
         `network` maps (N,1,H,W) float32 in [0,1] to the same shape, is in evaluation mode, on the
-        CPU, and exportable by torch.export; `input_example` is (2 or more,1,H,W) float32. The
-        version appears at once with all its files and tags, or not at all. Raises ValueError for
-        an unsuitable network and RegistryError when MLflow fails.
+        CPU, and exportable by torch.export; `input_example` is (2 or more,1,H,W) float32. One that
+        needs quantisation tables, (N,8,8) float32, takes them behind it and has two examples.
+        `served` is the code that MLflow's pyfunc runs, with ONNX beside; None registers the network
+        alone, for arrays. The version appears at once with all its files and tags, or not at all.
+        Raises ValueError for an unsuitable network and RegistryError when MLflow fails.
         """
-        check_exportable(network, input_example)
+        examples = (input_example,) if isinstance(input_example, np.ndarray) else input_example
+        check_exportable(network, examples)
         with tempfile.TemporaryDirectory() as scratch, self._explained(f"{name} not registered"):
             folder = Path(scratch) / "model"
             run = self._client.get_run(run_id)
@@ -97,7 +93,7 @@ class ModelRegistry:
                     model_uuid=logged.model_id,
                     model_id=logged.model_id,
                 )
-                save_network(network, folder, input_example, model)
+                written = save_network(network, folder, examples, model, served)
                 digests = digests_of(folder)
                 self._client.log_model_artifacts(logged.model_id, str(folder))
             except BaseException:
@@ -110,7 +106,7 @@ class ModelRegistry:
                 name,
                 logged.artifact_location,
                 run_id,
-                {**tags, **{DIGEST_TAG + path: digest for path, digest in digests.items()}},
+                {**tags, **written, **{DIGEST_TAG + path: sha for path, sha in digests.items()}},
                 description=description,
                 model_id=logged.model_id,
             )
@@ -118,10 +114,7 @@ class ModelRegistry:
 
     def version(self, name: str, version: int) -> RegisteredVersion:
         """Return one version. Raises RegistryError with the known ones when it is not there."""
-        found = {v.version: v for v in self.versions(name)}
-        if version not in found:
-            raise RegistryError(f"{name} has no version {version}; there are {sorted(found)}")
-        return found[version]
+        return self.resolve(f"models:/{name}/{version}")
 
     def versions(self, name: str) -> list[RegisteredVersion]:
         """Return all versions of a model, newest first; empty for an unknown model."""
@@ -137,11 +130,17 @@ class ModelRegistry:
                 found, token = [*found, *page], page.token or ""
         aliases = models[0].aliases
         versions = [
-            _version_from(v, [a for a, number in aliases.items() if int(number) == int(v.version)])
+            version_from(v, [a for a, number in aliases.items() if int(number) == int(v.version)])
             for v in found
             if v.status == "READY"
         ]
         return sorted(versions, key=lambda v: v.version, reverse=True)
+
+    def known_versions(self, name: str) -> list[RegisteredVersion]:
+        """Return the versions of a model, newest first. Raises RegistryError that lists models."""
+        if versions := self.versions(name):
+            return versions
+        raise RegistryError(f"{name}: unknown model; there are {sorted(self.list_models())}")
 
     def find_version(self, name: str, tags: Mapping[str, str]) -> RegisteredVersion | None:
         """Return the newest version that has all these tags, such as recipe and store version."""
@@ -161,22 +160,28 @@ class ModelRegistry:
         return {name: self.versions(name) for name in sorted(names)}
 
     def resolve(self, uri: str) -> RegisteredVersion:
-        """Return what `models:/NAME/VERSION`, `models:/NAME@ALIAS` or NAME (champion) means."""
+        """Return what `models:/NAME/VERSION`, `models:/NAME@ALIAS` or NAME (champion) means.
+
+        `models:/` may be left out. Raises RegistryError with the models, versions or aliases that
+        there are.
+        """
         name, at, alias = uri.removeprefix("models:/").partition("@")
+        number = ""
         if not at and "/" in name:
             name, _, number = name.rpartition("/")
             if not number.isdigit():
                 raise RegistryError(f"{uri}: write models:/NAME/VERSION or models:/NAME@ALIAS")
-            return self.version(name, int(number))
-        versions = self.versions(name)
+        versions = self.known_versions(name)
+        if number:
+            return _chosen(versions, int(number))
         for found in versions:
             if (alias or CHAMPION) in found.aliases:
                 return found
-        if not versions:
-            raise RegistryError(f"{uri}: unknown model; there are {sorted(self.list_models())}")
+        held = {name: found.version for found in reversed(versions) for name in found.aliases}
+        aliases = ", ".join(f"@{name} (version {number})" for name, number in sorted(held.items()))
         raise RegistryError(
-            f"{uri}: no version has the alias {alias or CHAMPION!r}; there are "
-            f"{[found.uri for found in versions]}"
+            f"{uri}: no version has the alias {alias or CHAMPION!r}; there are {aliases or 'none'} "
+            f"and {[found.uri for found in versions]}"
         )
 
     def download(self, uri: str, folder: Path) -> Path:
@@ -185,15 +190,28 @@ class ModelRegistry:
         Raises RegistryError when a file is missing, changed or added since it was registered.
         """
         found = self.resolve(uri)
-        with self._explained(f"{found.uri} not downloaded"):
-            source = self._client.get_model_version_download_uri(found.name, str(found.version))
-            target = folder / f"{found.name}-{found.version}"
+        local = self._copy(found, folder)
+        check_files(local, found.digests, found.uri)
+        return local
+
+    def file_states(self, version: RegisteredVersion) -> dict[str, FileState]:
+        """Download a version's files and compare each with its SHA-256; path -> what came out."""
+        with tempfile.TemporaryDirectory() as scratch:
+            there = digests_of(self._copy(version, Path(scratch)))
+        recorded = version.digests
+        return {
+            path: _state(there.get(path), recorded.get(path))
+            for path in sorted(there.keys() | recorded.keys())
+        }
+
+    def _copy(self, version: RegisteredVersion, folder: Path) -> Path:
+        with self._explained(f"{version.uri} not downloaded"):
+            source = self._client.get_model_version_download_uri(version.name, str(version.version))
+            target = folder / f"{version.name}-{version.version}"
             target.mkdir(parents=True, exist_ok=True)
-            local = download_artifacts(
-                artifact_uri=source, dst_path=str(target), tracking_uri=self.uri
+            return Path(
+                download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=self.uri)
             )
-        check_files(Path(local), found.digests, found.uri)
-        return Path(local)
 
     def load(self, uri: str) -> nn.Module:
         """Return a registered network, its files checked: (N,1,H,W) float32 in [0,1] to the same.
@@ -214,72 +232,10 @@ class ModelRegistry:
         *,
         margin_db: float = MARGIN_DB,
         jpeg: GateScores | None = None,
+        by: str = BY_GATE,
     ) -> Decision:
-        """Record a version's scores and give it the alias that `decide` says, with the reason.
-
-        An alias belongs to one version at any time (MLflow's key), so there is never a second
-        champion. MLflow cannot set an alias on a condition; of promotions that run at the same
-        time against the same champion, each looks for the others after its move, and the best of
-        them by the gate stays. A third promotion that starts while two are settling can be
-        overtaken; promoting it again puts that right. A champion set by hand is respected.
-        """
-        with self._explained(f"{name} version {version} not promoted"):
-            move = self._moves(name) + 1  # before the champion is read, so that rivals share it
-            base = self.champion(name)
-            if base is not None and base.version == version:
-                decision = Decision(alias=CHAMPION, reason="it is the champion already")
-                self._note(name, version, scores, decision)
-                return decision
-            decision = decide(scores, scores_of(base), margin_db, jpeg)
-            self._note(name, version, scores, decision, move)
-            if decision.alias == CHAMPION:
-                best = self._crown(name, version, scores, move, margin_db)
-                if best != version:
-                    winner = scores_of(self.version(name, best))
-                    decision = decide(scores, winner, margin_db)
-                    self._note(name, version, scores, decision)
-            if decision.alias == CHALLENGER:
-                self._set_alias(name, CHALLENGER, version)
-        return decision
-
-    def _crown(
-        self, name: str, version: int, scores: GateScores, move: int, margin_db: float
-    ) -> int:
-        """Make a version champion; return the one that stays it among those of the same move."""
-        self._set_alias(name, CHAMPION, version)
-        _insist(lambda: self._client.set_registered_model_tag(name, MOVES_TAG, str(move)))
-        best = version
-        for _ in range(SETTLING_ROUNDS):
-            versions = self.versions(name)
-            rivals = {v.version: found for v in versions if (found := _scores_in(v, move))}
-            best = best_of({**rivals, version: scores}, margin_db)
-            current = next((v.version for v in versions if CHAMPION in v.aliases), None)
-            if current == best or current not in {*rivals, version, None}:
-                break
-            self._set_alias(name, CHAMPION, best)
-        return best
-
-    def _set_alias(self, name: str, alias: str, version: int) -> None:
-        _insist(lambda: self._client.set_registered_model_alias(name, alias, str(version)))
-
-    def _moves(self, name: str) -> int:
-        return int(self._client.get_registered_model(name).tags.get(MOVES_TAG, 0))
-
-    def _note(
-        self,
-        name: str,
-        version: int,
-        scores: GateScores,
-        decision: Decision,
-        move: int | None = None,
-    ) -> None:
-        qfs = " ".join(map(str, scores.qfs))
-        notes = {**asdict(scores), "qfs": qfs, "reason": decision.reason}
-        if move is not None:
-            notes["move"] = move
-        notes["decision"] = decision.alias  # last: rivals look at the others only with it
-        for key, value in notes.items():
-            self._client.set_model_version_tag(name, str(version), GATE_TAG + key, str(value))
+        """Record scores and give the alias that the gate says; see `Promotions.promote`."""
+        return self.promotions.promote(name, version, scores, margin_db=margin_db, jpeg=jpeg, by=by)
 
     def _ensure_model(self, name: str) -> None:
         try:
@@ -288,64 +244,25 @@ class ModelRegistry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (MlflowException, OSError) as error:
-            raise RegistryError(
-                f"{what}: {error}. Check that {self.uri} can be reached, then do it again; "
-                "nothing registered before is changed"
-            ) from error
+    def _explained(self, what: str) -> AbstractContextManager[None]:
+        return explained(self.uri, what)
 
 
-def _insist(write: Callable[[], object]) -> None:
-    """Write, up to three times: another writer may insert the same row at the same moment."""
-    for last in (False, False, True):
-        try:
-            write()
-            return
-        except MlflowException:
-            if last:
-                raise
+def _chosen(versions: Sequence[RegisteredVersion], number: int) -> RegisteredVersion:
+    for found in versions:
+        if found.version == number:
+            return found
+    known = sorted(found.version for found in versions)
+    raise RegistryError(f"{versions[0].name} has no version {number}; there are {known}")
 
 
-def scores_of(version: RegisteredVersion | None) -> GateScores | None:
-    """Return the gate scores that a version was promoted with; None if it has none.
-
-    The tag `gate.qfs` holds the quality factors with spaces between them; versions promoted before
-    there were blind networks have one, in `gate.qf`.
-    """
-    tags = version.tags if version is not None else {}
-    if GATE_TAG + "decision" not in tags:
-        return None
-    qfs = tags.get(GATE_TAG + "qfs") or tags[GATE_TAG + "qf"]
-    return GateScores(
-        dataset=tags[GATE_TAG + "dataset"],
-        qfs=tuple(map(int, qfs.split())),
-        psnr=float(tags[GATE_TAG + "psnr"]),
-        ssim=float(tags[GATE_TAG + "ssim"]),
-        psnr_b=float(tags[GATE_TAG + "psnr_b"]),
-    )
+def _state(there: str | None, recorded: str | None) -> FileState:
+    if there is None or recorded is None:
+        return "missing" if there is None else "added"
+    return "verified" if there == recorded else "changed"
 
 
 def _quoted(name: str) -> str:
     if "'" in name or '"' in name:
         raise RegistryError(f"model name {name!r}: quotes are not allowed in it")
     return f"'{name}'"
-
-
-def _scores_in(version: RegisteredVersion, move: int) -> GateScores | None:
-    """Return the scores of a version that was made champion in this move, else None."""
-    wanted = {GATE_TAG + "decision": CHAMPION, GATE_TAG + "move": str(move)}
-    return scores_of(version) if wanted.items() <= version.tags.items() else None
-
-
-def _version_from(found: ModelVersion, aliases: Iterable[str]) -> RegisteredVersion:
-    return RegisteredVersion(
-        name=found.name,
-        version=int(found.version),
-        tags=MappingProxyType(dict(found.tags)),
-        run_id=found.run_id or None,
-        aliases=tuple(sorted(aliases)),
-    )

@@ -1,6 +1,7 @@
 """MLflow databases and servers for tests: real ones, on loopback, in temporary folders."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,31 @@ def running_server(folder: Path, port: int) -> Iterator[str]:
         process.wait()
 
 
+@contextmanager
+def serving(model: str, log: Path, port: int, environment: dict[str, str]) -> Iterator[str]:
+    """Run `mlflow models serve` for `models:/...`, by the first mlflow on the environment's PATH.
+
+    Yields where requests are posted to; the server is killed hard at the end.
+    """
+    command = [shutil.which("mlflow", path=environment["PATH"]) or "mlflow", "models", "serve"]
+    command += ["-m", model, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=log.parent,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=environment,
+        )
+    try:
+        _wait_until_up(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def _wait_until_up(uri: str, process: subprocess.Popen, log: Path, patience_s: float = 90) -> None:
     until = time.monotonic() + patience_s
     while time.monotonic() < until and process.poll() is None:
@@ -56,7 +82,7 @@ def _wait_until_up(uri: str, process: subprocess.Popen, log: Path, patience_s: f
                 return
         except OSError:
             time.sleep(0.2)
-    raise RuntimeError(f"mlflow server did not start:\n{log.read_text()}")
+    raise RuntimeError(f"the server did not start:\n{log.read_text()}")
 
 
 @cache

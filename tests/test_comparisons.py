@@ -1,12 +1,9 @@
-"""What the comparisons train, and the chart of how they converge."""
+"""What the comparisons train."""
 
 from dataclasses import asdict
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from pipeline.charts import draw_curves
 from pipeline.recipes.comparisons import COMPARISONS, get_comparison, on_a_budget
 
 
@@ -40,13 +37,3 @@ def test_on_a_budget_all_train_equally_long_after_what_they_start_from(name):
 def test_an_unknown_comparison_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'arcnn-fig9'.*'arcnn-fig6'.*'dcrn-width'"):
         get_comparison("arcnn-fig9")
-
-
-def test_a_chart_shows_every_curve_in_its_own_colour(tmp_path):
-    path = tmp_path / "curves.png"
-    curves = {"up": [(0, 20.0), (10, 28.0)], "flat": [(0, 24.0), (10, 24.0)]}
-    draw_curves(curves, path, title="t", x_label="steps", y_label="dB")
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    colours, counts = np.unique(pixels, axis=0, return_counts=True)
-    assert sum((counts > 200) & (np.ptp(colours, axis=1) > 80)) >= 2

@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 from storage.model_registry import ModelRegistry
+from storage.restore_manifest import read_results
 from storage.tracking import open_client
 from tests.processes import free_port, ray_processes
+from tests.test_batch_restore import photo_folder
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +187,19 @@ def test_the_other_deployments_complete_with_a_link_to_mlflow(platform):
         assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
         body = {"flow_runs": {"id": {"any_": [run_id]}}}
         assert "mlflow-run" in {a["key"] for a in api(platform, "artifacts/filter", body)}
+
+
+def test_a_deployed_batch_restore_leaves_files_a_manifest_and_a_table(platform, tmp_path):
+    photos = photo_folder(tmp_path / "photos", 3)
+    places = {"inputs": str(photos), "outputs": str(tmp_path / "restored")}
+    run_id = start(platform, "restore-batch", **places, model="quickres-qf10", actors=1)
+    ended = end_of(platform, run_id)
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    rows = read_results(places["outputs"])
+    assert [row.state for row in rows.values()] == ["done"] * 3
+    assert all((tmp_path / "restored" / row.output).exists() for row in rows.values())
+    body = {"flow_runs": {"id": {"any_": [run_id]}}}
+    assert "restored-batch" in {a["key"] for a in api(platform, "artifacts/filter", body)}
 
 
 def test_a_bad_parameter_is_refused_before_anything_runs(platform):

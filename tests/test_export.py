@@ -1,16 +1,20 @@
-"""Exported programs: equal to the network at any batch, height and width, and self-contained."""
+"""Exported programs and ONNX: equal to the network at any batch, height and width."""
 
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+from mlflow import onnx as onnx_flavor
+from mlflow.models import Model
+from mlflow.pytorch import load_model
 from torch import nn
 
-from models import ARCHITECTURES, build_model
+from models import ARCHITECTURES, build_model, needs_table
 from pipeline.export import NetworkExport, export_network
 from pipeline.jpeg import quantization_table
+from storage.model_files import save_network
 from tests.small_networks import awake, table_of
 
 SIZES = [(8, 8), (33, 47), (40, 40)]
@@ -31,7 +35,13 @@ def network_parameters() -> list:
 @pytest.fixture(scope="module", params=network_parameters())
 def exported(request) -> tuple[nn.Module, NetworkExport]:
     network = awake(request.param)
-    return network, export_network(network, quantization_table(10))
+    return network, export_network(network)
+
+
+def inputs_of(network: nn.Module, batch: int, size: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+    """An image a batch entry and, where the network needs them, a table each, no two equal."""
+    tables = [table_of(network, 1, qf) for qf in (10, 40, 70)[:batch]]
+    return (torch.rand(batch, 1, *size), *map(torch.cat, zip(*tables, strict=True)))
 
 
 def test_the_program_equals_the_clipped_network_at_any_size_and_batch(exported):
@@ -39,17 +49,58 @@ def test_the_program_equals_the_clipped_network_at_any_size_and_batch(exported):
     program = export.program.module()
     for size in SIZES:
         for batch in BATCHES:
-            x = torch.rand(batch, 1, *size)
+            inputs = inputs_of(network, batch, size)
             with torch.no_grad():
-                expected = network.eval()(x, *table_of(network, batch)).clamp(0, 1)
-            torch.testing.assert_close(program(x), expected, rtol=0, atol=1e-5)
-            torch.testing.assert_close(export.module(x), expected, rtol=0, atol=1e-5)
+                expected = network.eval()(*inputs).clamp(0, 1)
+            torch.testing.assert_close(program(*inputs), expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(export.module(*inputs), expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def saved(exported, tmp_path_factory) -> Path:
+    """The folder that the registry keeps of an export."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    _, export = exported
+    tags = save_network(export.module, folder, export.input_example, Model(), export.served)
+    assert tags == {"onnx": "onnx/model.onnx"}
+    return folder
+
+
+@pytest.mark.slow
+def test_onnx_equals_the_network_at_odd_sizes_and_batches(exported, saved):
+    network, _ = exported
+    session = onnxruntime.InferenceSession(saved / "onnx" / "model.onnx")
+    assert [path.name for path in (saved / "onnx").iterdir()] == ["model.onnx"]  # self-contained
+    for size in [*SIZES, (57, 64)]:
+        for batch in BATCHES:
+            inputs = inputs_of(network, batch, size)
+            with torch.no_grad():
+                expected = network(*inputs).clamp(0, 1).numpy()
+            given = dict(zip(("image", "table"), (x.numpy() for x in inputs), strict=False))
+            restored = np.asarray(session.run(["restored"], given)[0])
+            assert expected.std() > 0.01
+            np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_mlflow_loads_what_was_saved_as_onnx_and_as_a_program(exported, saved):
+    network, _ = exported
+    graph = onnx_flavor.load_model(str(saved)).graph
+    assert [x.name for x in graph.input] == ["image", "table"][: 1 + needs_table(network)]
+    program = load_model(str(saved))
+    for size in SIZES:
+        for batch in BATCHES:
+            inputs = inputs_of(network, batch, size)
+            with torch.no_grad():
+                expected = network(*inputs).clamp(0, 1)
+            torch.testing.assert_close(program(*inputs), expected, rtol=0, atol=1e-5)
 
 
 def test_an_export_tells_how_it_may_be_tiled(exported):
     network, export = exported
+    assert export.tags["needs_table"] == str(needs_table(network))
     if hasattr(network, "pooled_features"):
-        assert export.tags == {}
+        assert export.tags.keys() == {"needs_table"}
     else:
         assert export.tags["receptive_field"] == str(network.receptive_field)
         assert export.tags["multiple"] == str(network.multiple)
@@ -64,19 +115,18 @@ class Steps(nn.Module):
         return 0 * x + table[:, None, :1, :1] / 255
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-def test_a_table_becomes_a_constant_of_the_program(batch):
+def test_a_table_is_the_second_input_of_the_program():
+    tables = torch.stack([torch.full((8, 8), 51.0), torch.full((8, 8), 255.0)])
+    restored = export_network(Steps()).program.module()(torch.rand(2, 1, 9, 17), tables)
+    assert restored[:, 0, 0, 0].tolist() == pytest.approx([0.2, 1.0])
+
+
+def test_a_default_table_is_kept_beside_the_program_of_a_network_that_needs_one():
     table = quantization_table(10)
-    program = export_network(Steps(), table).program.module()
-    assert program(torch.rand(batch, 1, 9, 17)).unique().tolist() == pytest.approx(
-        [table[0, 0] / 255]
-    )
-
-
-def test_a_network_that_needs_a_table_and_gets_none_is_refused_with_the_next_step():
-    with pytest.raises(ValueError, match=r"Steps needs .* export it for one quality factor"):
-        export_network(Steps())
-    with pytest.raises(ValueError, match=r"give \(8, 8\), values 1 to 255"):
+    assert export_network(Steps(), table).facts.default_table == table.tolist()
+    assert export_network(Steps()).facts.default_table is None
+    assert export_network(Stretch(), table).facts.default_table is None
+    with pytest.raises(ValueError, match=r"Steps: .* give \(8, 8\), values 1 to 255"):
         export_network(Steps(), np.zeros((8, 8), np.uint8))
 
 
@@ -95,23 +145,11 @@ def test_an_output_outside_the_range_is_clipped():
 
 def test_the_example_is_an_input_of_two_images(exported):
     _, export = exported
-    assert export.input_example.shape[:2] == (2, 1)
-    assert export.input_example.dtype == np.float32
-    assert 0 <= export.input_example.min() <= export.input_example.max() <= 1
-    assert export.module(torch.from_numpy(export.input_example)).shape == export.input_example.shape
-
-
-def test_the_module_exports_with_automatic_dimensions_too(exported):
-    """MLflow turns every -1 of a signature into `Dim.AUTO`."""
-    _, export = exported
-    auto = {"x": dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)}
-    program = torch.export.export(
-        export.module, (torch.from_numpy(export.input_example),), dynamic_shapes=auto
-    ).module()
-    for size in SIZES:
-        for batch in BATCHES:
-            x = torch.rand(batch, 1, *size)
-            torch.testing.assert_close(program(x), export.module(x), rtol=0, atol=1e-5)
+    images = export.input_example[0]
+    assert images.shape[:2] == (2, 1)
+    assert images.dtype == np.float32
+    assert 0 <= images.min() <= images.max() <= 1
+    assert export.module(*map(torch.from_numpy, export.input_example)).shape == images.shape
 
 
 def test_exporting_leaves_the_network_as_it_was():
@@ -123,19 +161,3 @@ def test_exporting_leaves_the_network_as_it_was():
     with torch.no_grad():
         network.get_parameter("conv1.weight").zero_()
     assert export.module.get_parameter("network.conv1.weight").any()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["arcnn", "dmcnn"])
-def test_a_saved_program_runs_where_this_project_cannot_be_imported(name, tmp_path):
-    export = export_network(awake(name), quantization_table(10))
-    path, x = tmp_path / "network.pt2", torch.rand(3, 1, 21, 34)
-    torch.export.save(export.program, path)
-    np.save(tmp_path / "x.npy", x.numpy())
-    script = (
-        "import numpy as np, torch\n"
-        "y = torch.export.load('network.pt2').module()(torch.from_numpy(np.load('x.npy')))\n"
-        "np.save('y.npy', y.numpy())\n"
-    )
-    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True, timeout=120)
-    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "y.npy")), export.module(x))

@@ -19,14 +19,17 @@ HOMES = {
     "cyclopts": {"flows/"},
     "rich": {"flows/"},
     "pydantic_settings": {"flows/settings.py"},
-    "ray": {"pipeline/cluster.py", "pipeline/train_job.py"},
-    "mlflow": {"storage/"},
+    "ray": {"pipeline/cluster.py", "pipeline/train_job.py", "pipeline/batch_restore.py"},
+    "mlflow": {"storage/", "pipeline/served/model.py"},
     "pyarrow": {"storage/", "pipeline/loader.py"},
     "fsspec": {"storage/", "pipeline/folders.py"},
     "safetensors": {"storage/", "pipeline/weights.py"},
     "pooch": {"pipeline/download.py"},
-    "matplotlib": {"pipeline/charts.py"},
+    "altair": {"pipeline/charts.py", "pipeline/chart_style.py"},
+    "vl_convert": {"pipeline/charts.py"},
+    "jinja2": {"pipeline/report_page.py"},
 }
+TRAVELS = {"torch", "numpy", "PIL", "mlflow"}
 STANDALONE = {"torch", "numpy", "pyarrow", "PIL", "safetensors", "fsspec"}
 RUNS_WITHOUT_A_CLUSTER = ("pipeline.training", "pipeline.evaluate", "pipeline.recipes")
 MODULES = sorted(p for package in PACKAGES for p in (PROJECT / package).rglob("*.py"))
@@ -37,9 +40,11 @@ def imports_of(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            here = list(path.relative_to(PROJECT).parts[: -node.level]) if node.level else []
+            module = ".".join([*here, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def place_of(path):
@@ -61,6 +66,20 @@ def breaches(path, imported):
 @pytest.mark.parametrize("path", MODULES, ids=place_of)
 def test_imports_keep_to_the_table(path):
     assert sorted(set(breaches(path, imports_of(path)))) == []
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "pipeline/served").glob("*")), ids=place_of)
+def test_what_travels_with_a_model_needs_nothing_of_this_project(path):
+    if path.name == "__pycache__":
+        return
+    assert path.suffix == ".py", "only Python files are copied"
+    tree = ast.walk(ast.parse(path.read_text()))
+    absolute = [node for node in tree if isinstance(node, ast.ImportFrom) and not node.level]
+    assert not [node.module for node in absolute if str(node.module).split(".")[0] in PACKAGES]
+    tops = {name.split(".")[0] for name in imports_of(path)}
+    assert tops - sys.stdlib_module_names <= TRAVELS | {"pipeline"}
+    inside = [name for name in imports_of(path) if name.split(".")[0] == "pipeline"]
+    assert all(name.startswith("pipeline.served") for name in inside)
 
 
 def test_a_breach_would_be_found():

@@ -1,4 +1,4 @@
-"""Tables and cards that people read: our rows beside the published ones, in 100 columns."""
+"""Tables that people read: our rows beside the published ones, in 100 columns."""
 
 from dataclasses import replace
 
@@ -7,28 +7,19 @@ import pytest
 from rich.console import Console
 from skimage import data
 
-from flows import console, reporting
+from flows import console
 from flows.networks import OpenNetwork, architecture_of, open_network, registered_architecture
 from flows.score_tables import result_rows, score_rows
 from models import ARCHITECTURES
 from pipeline.degrade import Protocol
 from pipeline.evaluate import compare
-from pipeline.recipes import Recipe, get_recipe
 from pipeline.scores import Comparison
 from storage.model_registry import RegisteredVersion
-from storage.patch_store import StoreVersion
 
 
 def compared(dataset: str, qfs: list[int], degradation: Protocol = "image") -> Comparison:
     image = np.ascontiguousarray(data.camera()[100:164, 150:230])
     return compare(lambda luma, table: luma, [("a", image)], dataset, qfs, degradation)
-
-
-def version_of(recipe: Recipe) -> StoreVersion:
-    return StoreVersion(
-        uri="stores/x", number=1, spec=recipe.patches, dataset="bsds500", dataset_fingerprint="",
-        row_group_rows=16, shards=(), rejected=(), packages={}, created="",
-    )  # fmt: skip
 
 
 def test_published_rows_follow_the_gain_and_are_compared_in_their_own_ssim_family():
@@ -71,26 +62,6 @@ def test_a_table_stands_in_100_columns_without_a_broken_line(
     _, heading, *lines = capture.get().rstrip().splitlines()
     assert len(lines) == len(rows)
     assert max(map(len, [heading, *lines])) <= 100
-
-
-def test_a_blind_network_has_a_line_for_each_quality_factor_in_its_card():
-    recipe = replace(get_recipe("arcnn-fast-qf10"), name="arcnn-blind", qfs=(10, 20, 30, 40))
-    scores = {"live1": compared("live1", [10, 20, 30, 40])}
-    card = reporting.model_card(recipe, version_of(recipe), scores)
-    assert "of quality factor 10, 20, 30, 40." in card
-    lines = [line.split(" | ") for line in card.splitlines() if line.startswith("| live1")]
-    assert [line[1] for line in lines] == ["10", "20", "30", "40"]
-    assert "rescaled" not in card
-
-
-def test_the_card_of_a_rescaled_network_says_how_it_was_scored():
-    base = get_recipe("arcnn-fast-qf10")
-    recipe = replace(base, patches=replace(base.patches, degradation="rescaled"))
-    scores = {"live1": compared("live1", [10], "rescaled")}
-    card = reporting.model_card(recipe, version_of(recipe), scores)
-    assert "rescaled and recompressed photos" in card
-    assert "not comparable with results of the papers' standard protocol" in card
-    assert "| live1 rescaled | 10 |" in card
 
 
 def test_jpeg_itself_has_its_own_published_rows():

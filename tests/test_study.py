@@ -1,25 +1,32 @@
 """Studies and trainings as flows, in one process: one Ray, one Prefect, MLflow on SQLite."""
 
 import json
+import shutil
 import socket
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
+from prefect import get_client
 from safetensors.torch import load_file
 
 from flows import cli_evaluate, cli_recipes
 from flows.build_patches import default_store
+from flows.evaluate import evaluate
+from flows.report import report
 from flows.settings import settings
 from flows.study import study
 from flows.study_results import StudyError, StudyResult
 from flows.train import TrainingSlice, train
 from pipeline.recipes import get_recipe
+from pipeline.report_files import from_files
 from pipeline.training import train as plain_training
 from pipeline.training_job import TrainingJob
 from storage.model_registry import ModelRegistry
 from storage.patch_store import open_store
+from storage.recorded_runs import RecordedRuns, UnknownRunError
 from storage.tracking import open_client
 from tests.flow_workspace import flow_workspace
 
@@ -77,6 +84,40 @@ def test_a_study_trains_what_is_asked_for_and_what_that_starts_from(first):
     assert started[HARD] >= easy_ended, "it starts from the other's weights"
     assert started[ALONE] < easy_ended, "independent recipes run side by side"
     assert set(run_states("first").values()) == {"FINISHED"}
+
+
+def test_a_study_leaves_a_report_which_mlflow_alone_can_make_again(first, tmp_path):
+    page = Path(first.report).read_text()
+    for text in (*(m.recipe for m in first.models), "Training loss", "trained for"):
+        assert text in page
+    copy = shutil.copytree(Path(first.report).parent, tmp_path / "kept")
+    shutil.rmtree(Path(first.report).parent)
+    (child,) = [run.info.run_id for run in runs_of("first") if run.info.run_name == EASY]
+    again = report(child, tmp_path / "again.html")
+    assert Path(again).read_text() == (copy / "report.html").read_text()
+    (parent,) = [run for run in runs_of("first") if run.info.run_name == "first"]
+    client = open_client(settings().mlflow_uri)
+    files = {file.path for file in client.list_artifacts(parent.info.run_id, "report")}
+    assert {"report/report.html", "report/report.json", "report/gains-1.png"} <= files
+    with pytest.raises(UnknownRunError, match=parent.info.run_id):
+        report("nix", tmp_path / "none.html")
+
+
+def test_an_evaluation_leaves_a_report_that_prefect_links_to(first):
+    (alone,) = [model for model in first.models if model.recipe == ALONE]
+    (result,) = evaluate(network=alone.model, dataset=["sample:test"], qf=[10])
+    assert result.row(10).metrics == alone.scores["sample:test"].restored.row(10).metrics
+    (run,) = runs_of("evaluate")
+    made = RecordedRuns(settings().mlflow_uri).find("evaluate")
+    assert made.run_id == run.info.run_id
+    content = from_files(partial(RecordedRuns(settings().mlflow_uri).read, made))
+    (network,) = content.networks
+    assert network.made["model"] == alone.model
+    assert network.training_run == alone.training_run
+    assert [step for step, _ in network.loss] == [r.step for r in alone.history]
+    with get_client(sync_client=True) as prefect:
+        links = [a for a in prefect.read_artifacts() if a.key == "report"]
+    assert any(f"runs/{made.run_id}/artifacts/report/report.html" in str(a.data) for a in links)
 
 
 def test_the_graph_shows_the_models_that_are_registered(first, capsys):

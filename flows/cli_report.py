@@ -1,0 +1,25 @@
+"""The report command."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flows import reporting
+from flows.console import out as console
+from flows.report import report as report_flow
+from storage.recorded_runs import LATEST
+
+
+def report(
+    run: str = LATEST, *, out: Annotated[Path | None, Parameter(["--out", "-o"])] = None
+) -> None:
+    """Make the HTML report of a study or an evaluation again, from what MLflow holds of it.
+
+    Args:
+        run: id of an MLflow run, name of a study or of a run (the newest of it), or `latest`
+        out: file to write (default: report.html in the workspace's reports/NAME)
+    """
+    path = report_flow(run, out)
+    console.print(f"report:   {path}")
+    console.print(f"MLflow:   {reporting.mlflow_command()}")

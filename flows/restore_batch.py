@@ -1,0 +1,143 @@
+"""The restore-batch flow: a folder or bucket of JPEG photographs becomes one of restored files."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+
+from flows.network_sources import network_sources, used_networks
+from flows.progress import progress, say
+from flows.runtime import is_transient, ray_session
+from pipeline.batch_plan import Kind
+from pipeline.batch_restore import restore_all
+from pipeline.batch_run import Batch, BatchProgress, BatchReport
+from pipeline.restore import MAX_PIXELS
+
+Place = Annotated[str, Field(min_length=1, description="A folder or bucket: a path, s3://, gs://")]
+Pixels = Annotated[int, Field(ge=1, description="Photographs with more pixels are refused")]
+Actors = Annotated[int, Field(ge=1, description="Photographs restored at once")]
+
+REASONS = 20
+REASON_LENGTH = 80
+"""Of the text that failures are counted by: what follows tells of one file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoredBatch:
+    """What a run of the flow did."""
+
+    outputs: str
+    manifest: str
+    """URI of a Parquet file with a row a photograph."""
+    networks: str
+    """Names of the networks that were there to choose from."""
+    restored: int
+    """Photographs restored by this run."""
+    skipped: int
+    """Photographs that were restored before."""
+    failed: int
+    """Photographs that have no output, in this run or before."""
+    reasons: dict[str, int]
+    """Photographs by the reason why they failed, the most frequent first."""
+    examples: dict[str, str]
+    """One such photograph a reason."""
+
+
+@flow(name="restore-batch", flow_run_name="{outputs}")
+def restore_batch(
+    inputs: Place,
+    outputs: Place,
+    model: str | None = None,
+    format: Kind = "png",
+    max_pixels: Pixels = MAX_PIXELS,
+    actors: Actors | None = None,
+    retry_failed: bool = False,
+) -> RestoredBatch:
+    """Restore every JPEG of a folder or bucket; what earlier runs finished is not done again.
+
+    Args:
+        inputs: folder or bucket with JPEG files in it or below it: a path, s3://, gs://
+        outputs: folder or bucket of the restored files and of manifest.parquet
+        model: the network: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, NAME, a shipped network or
+            weights; by default the one that suits each photograph
+        format: format of the restored files, `png` or `jpeg`
+        max_pixels: photographs with more pixels are refused
+        actors: photographs restored at once; by default one a GPU of the cluster, else one a core
+        retry_failed: try again what failed in earlier runs
+    """
+    batch = Batch(
+        inputs=inputs,
+        outputs=outputs,
+        sources=network_sources(model),
+        kind=format,
+        max_pixels=max_pixels,
+        retry_failed=retry_failed,
+    )
+    with ray_session():
+        report = restore_photographs(batch, actors)
+    result = summary(batch, report)
+    describe(result)
+    return result
+
+
+@task(
+    name="restore photographs",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def restore_photographs(batch: Batch, actors: int | None) -> BatchReport:
+    """Restore what is not done yet; again after a network or disk failed, from where it was."""
+    with progress(f"photographs of {batch.inputs}") as update:
+
+        def shown(now: BatchProgress) -> None:
+            failed = f", {now.failed:,} failed" if now.failed else ""
+            update(now.done + now.failed, now.total, f"{now.done:,}/{now.total:,}{failed}")
+
+        return restore_all(batch, actors=actors, on_progress=shown)
+
+
+def summary(batch: Batch, report: BatchReport) -> RestoredBatch:
+    """Return what a run did, with its failures counted by reason."""
+    reasons, examples = Counter[str](), dict[str, str]()
+    for result in report.failures:
+        reason = result.reason[:REASON_LENGTH]
+        reasons[reason] += 1
+        examples.setdefault(reason, result.input)
+    return RestoredBatch(
+        outputs=batch.outputs,
+        manifest=report.manifest,
+        networks=used_networks(batch.sources),
+        restored=report.restored,
+        skipped=report.skipped,
+        failed=len(report.failures),
+        reasons=dict(reasons.most_common(REASONS)),
+        examples=examples,
+    )
+
+
+def table_of(result: RestoredBatch) -> list[dict[str, object]]:
+    """Return how many photographs were restored, were done before, and failed for which reason."""
+    counts = {"restored": result.restored, "done before": result.skipped, "failed": result.failed}
+    return [
+        *({"what": what, "photographs": n, "such as": ""} for what, n in counts.items()),
+        *(
+            {"what": f"  {reason}", "photographs": n, "such as": result.examples[reason]}
+            for reason, n in result.reasons.items()
+        ),
+    ]
+
+
+def describe(result: RestoredBatch) -> None:
+    """Tell the log what was done, and leave it with the reasons of failures as an artifact."""
+    say(
+        f"{result.outputs}: {result.restored:,} restored, {result.skipped:,} were done before, "
+        f"{result.failed:,} failed; {result.manifest}"
+    )
+    description = f"{result.outputs}, restored with {result.networks}"
+    create_table_artifact(table_of(result), key="restored-batch", description=description)

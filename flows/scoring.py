@@ -1,0 +1,21 @@
+"""A network that a user named, scored beside JPEG."""
+
+from collections.abc import Iterable, Sequence
+
+from flows.networks import OpenNetwork
+from pipeline.degrade import Protocol
+from pipeline.evaluate import NamedImage, compare, evaluate
+from pipeline.scores import Comparison, EvaluationResult
+
+
+def score_beside_jpeg(
+    opened: OpenNetwork,
+    images: Iterable[NamedImage],
+    dataset: str,
+    qfs: Sequence[int],
+    degradation: Protocol,
+) -> Comparison | EvaluationResult:
+    """Score a network beside JPEG on the same images, or JPEG alone if it is the network."""
+    if opened.restorer is None:
+        return evaluate(None, images, dataset, qfs, degradation)
+    return compare(opened.restorer, images, dataset, qfs, degradation)

@@ -1,0 +1,197 @@
+"""One photograph of a batch: read, restored, published, and told of. Runs without Ray."""
+
+import errno
+import hashlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pipeline.batch_plan import Kind, Photo, output_name
+from pipeline.restore import Network, PhotographRejected, restore_jpeg, when_used
+from pipeline.tiles import Restorer, network_restorer
+from pipeline.weights import load_network
+from storage import files
+from storage.restore_manifest import FileResult, UsedNetwork
+from storage.schema import StoreError
+
+PROGRAM = ".pt2"
+READ_ATTEMPTS = 3
+FIRST_WAIT_S = 0.5
+REASON_LENGTH = 500
+ONE_FILE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}
+"""Errors of writing that say something of one file, not of the disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSource:
+    """A network that workers can open: its file goes to them as bytes, so they share no disk."""
+
+    name: str
+    """For people."""
+    qfs: tuple[int, ...]
+    """Quality factors that it is for."""
+    file: str
+    """`.safetensors` (pipeline/weights.py), or `.pt2` for a torch.export program: (N, 1, H, W) in
+    [0, 1] to the same. Opening a program can run code: it must come from where it was checked."""
+    content: bytes
+    """Of the file."""
+    asked: bool = False
+    """Whether the user named it; see pipeline.restore.Network."""
+    receptive_field: int | None = None
+    """Of a program; None where it cannot be tiled."""
+    multiple: int | None = None
+    """Of a program, see pipeline.served.spans.Tiling."""
+    takes_table: bool = False
+    """Whether a program takes the quantisation table behind the image."""
+
+    @property
+    def is_program(self) -> bool:
+        """Tell whether its file holds a torch.export program."""
+        return self.file.endswith(PROGRAM)
+
+    @property
+    def used(self) -> UsedNetwork:
+        """What the manifest says of it."""
+        digest = hashlib.sha256(self.content).hexdigest()
+        return UsedNetwork(name=self.name, qfs=self.qfs, sha256=digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What holds for every photograph of a run."""
+
+    outputs: str
+    """Path or URI of the folder of the outputs."""
+    kind: Kind
+    max_pixels: int
+    run: int
+    """Number of the run, from 1."""
+    touched: Mapping[str, FileResult]
+    """See pipeline.batch_plan.Plan."""
+
+
+def check_networks(sources: Sequence[NetworkSource]) -> None:
+    """Raise ValueError unless there are networks, and all of them can be opened."""
+    if not sources:
+        raise ValueError("no network to restore with: train one with `qfactory study`")
+    for source in sources:
+        _restorer_of(source)
+
+
+def open_networks(sources: Sequence[NetworkSource]) -> list[Network]:
+    """Return the networks; each is built when it is first used, on a GPU if there is one."""
+    return [
+        Network(
+            name=source.name,
+            qfs=source.qfs,
+            restorer=when_used(partial(_restorer_of, source)),
+            asked=source.asked,
+        )
+        for source in sources
+    ]
+
+
+def restore_file(photo: Photo, job: Job, networks: Sequence[Network]) -> FileResult:
+    """Restore one photograph and publish its output; a photograph's own faults become its result.
+
+    Raises StoreError when nothing can be written, and ConnectionError when an object store does
+    not answer: these say nothing of the photograph.
+    """
+    begun = time.perf_counter()
+    result = _restored(photo, job, networks)
+    seconds = time.perf_counter() - begun
+    return replace(result, run=job.run, finished=datetime.now(UTC), seconds=round(seconds, 4))
+
+
+def failure(photo: Photo, job: Job, reason: str, *, sha256: str = "") -> FileResult:
+    """Return the result of a photograph that could not be restored."""
+    return FileResult(
+        input=photo.name,
+        bytes=photo.bytes,
+        stamp=photo.stamp,
+        run=job.run,
+        finished=datetime.now(UTC),
+        seconds=0.0,
+        state="failed",
+        reason=" ".join(reason.split())[:REASON_LENGTH],
+        sha256=sha256,
+    )
+
+
+def _restored(photo: Photo, job: Job, networks: Sequence[Network]) -> FileResult:
+    try:
+        content = _read(photo.uri)
+    except ConnectionError:
+        raise
+    except OSError as error:
+        return failure(photo, job, f"unreadable: {error.strerror or error}")
+    digest = hashlib.sha256(content).hexdigest()
+    before = job.touched.get(photo.name)
+    if before is not None and before.sha256 == digest:
+        return replace(before, stamp=photo.stamp)
+    try:
+        restored = restore_jpeg(content, networks, kind=job.kind, max_pixels=job.max_pixels)
+    except PhotographRejected as error:
+        return failure(photo, job, str(error), sha256=digest)
+    except Exception as error:  # a network that diverges, memory that runs out: others go on
+        return failure(photo, job, f"{type(error).__name__}: {error}", sha256=digest)
+    output = output_name(photo.name, job.kind)
+    try:
+        files.write_bytes(files.join(job.outputs, output), restored.content)
+    except StoreError as error:
+        if getattr(error.__cause__, "errno", None) not in ONE_FILE:
+            raise
+        return failure(photo, job, f"output {error}", sha256=digest)
+    return FileResult(
+        input=photo.name,
+        bytes=len(content),
+        stamp=photo.stamp,
+        run=job.run,
+        finished=datetime.now(UTC),
+        seconds=0.0,
+        state="done",
+        sha256=digest,
+        output=output,
+        output_bytes=len(restored.content),
+        output_sha256=hashlib.sha256(restored.content).hexdigest(),
+        qf=restored.qf,
+        exact=restored.exact,
+        network=restored.network,
+        width=restored.width,
+        height=restored.height,
+        notes="; ".join(restored.notes),
+    )
+
+
+def _read(uri: str) -> bytes:
+    """Read a file, again when an object store does not answer."""
+    for attempt in range(1, READ_ATTEMPTS + 1):
+        try:
+            return files.read_bytes(uri)
+        except ConnectionError:
+            if attempt == READ_ATTEMPTS:
+                raise
+            time.sleep(FIRST_WAIT_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _restorer_of(source: NetworkSource) -> Restorer:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / source.file
+        path.write_bytes(source.content)
+        if not source.is_program:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            return network_restorer(load_network(str(path))[1], device)
+        module = torch.export.load(path).module()
+    return network_restorer(  # it computes where it was exported, on the CPU
+        module,
+        receptive_field=source.receptive_field,
+        multiple=source.multiple,
+        takes_table=source.takes_table,
+    )

@@ -1,0 +1,229 @@
+"""The charts of a report, by section, made of its data."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import isfinite
+from typing import Literal
+
+from models import ARCHITECTURES
+from pipeline.charts import Chart, Point, bar_chart, heat_map, line_chart, scatter_chart
+from pipeline.rate_distortion import JPEG as JPEG_CURVE
+from pipeline.report import Cost, Report, ReportedNetwork, cost_of
+from pipeline.report_pictures import gains_of
+from pipeline.report_tables import comparable_rows
+from pipeline.scores import EvaluationResult, MeanScore
+
+Section = Literal["gains", "curves", "cost", "transfer", "rate-distortion"]
+MOST_BARS = 40
+"""Images of one chart of gains; of more, those with the most and the least gain are shown."""
+OURS, PAPERS = "measured here", "published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportChart:
+    """A chart and its place in the report."""
+
+    section: Section
+    chart: Chart
+    note: str = ""
+    """What stands below it."""
+
+
+def charts_of(report: Report) -> dict[str, ReportChart]:
+    """Return every chart that there is data for, in the order of the page.
+
+    By name, which is also that of the PNG: the section and a number.
+    """
+    sections = (_gains, _curves, _costs, _transfers, _rate_distortion)
+    charts = [chart for section in sections for chart in section(report)]
+    counts: Counter[Section] = Counter()
+    named = {}
+    for chart in charts:
+        counts[chart.section] += 1
+        named[f"{chart.section}-{counts[chart.section]}"] = chart
+    return named
+
+
+def _gains(report: Report) -> Iterator[ReportChart]:
+    """Yield a chart for each set and quality factor: the gain of each image, a bar a network."""
+    for label, qf in _places(report):
+        bars = {
+            network.name: {image: gain for image, gain in gains.items() if isfinite(gain)}
+            for network, gains in _gains_at(report, label, qf)
+        }
+        bars = {name: gains for name, gains in bars.items() if gains}
+        if not bars:
+            continue
+        shown, note = _extremes(next(iter(bars.values())))
+        chart = bar_chart(
+            {
+                name: [(image, gain) for image, gain in gains.items() if image in shown]
+                for name, gains in bars.items()
+            },
+            title=f"Gain over JPEG of each image: {label}, QF {qf}",
+            x_label="PSNR gain, dB",
+            y_label="image",
+        )
+        yield ReportChart(section="gains", chart=chart, note=note)
+
+
+def _curves(report: Report) -> Iterator[ReportChart]:
+    loss = {network.name: network.loss for network in report.networks if network.loss}
+    held_out = {n.name: n.validation_psnr for n in report.networks if n.validation_psnr}
+    for curves, title, y_label in (
+        (loss, "Training loss", "loss (as the recipe defines it)"),
+        (held_out, "PSNR of held-out patches", "PSNR of held-out patches, dB"),
+    ):
+        if curves:
+            chart = line_chart(curves, title=title, x_label="optimiser steps", y_label=y_label)
+            yield ReportChart(section="curves", chart=chart)
+
+
+def _costs(report: Report) -> Iterator[ReportChart]:
+    """Yield PSNR against three costs, at the set and quality factor that most networks have."""
+    places = _places(report)
+    if not places:
+        return
+    label, qf = max(places, key=lambda place: len(_means_at(report, *place)))  # the first of equals
+    means = _means_at(report, label, qf)
+    costs = {n.name: n.cost for n in report.networks if n.name in means and n.cost is not None}
+    ours = {name: mean.metrics["psnr"] for name, mean in means.items()}
+    printed = _printed(next(iter(means.values())))
+    papers = {name: psnr for name, (_, psnr) in printed.items()}
+    paper_costs = {name: cost for name, (cost, _) in printed.items()}
+    drawn = {
+        "parameters": _marks(_parameters(costs), ours, OURS)
+        + _marks(_parameters(paper_costs), papers, PAPERS),
+        "multiply-adds a pixel": _marks(_multiply_adds(costs), ours, OURS)
+        + _marks(_multiply_adds(paper_costs), papers, PAPERS),
+        "measured seconds per megapixel": _marks(
+            {name: mean.seconds_per_mpx for name, mean in means.items()}, ours, OURS
+        ),
+    }
+    for cost, points in drawn.items():
+        if any(point.group == OURS for point in points):
+            chart = scatter_chart(
+                points,
+                title=f"PSNR against {cost}: {label}, QF {qf}",
+                x_label=f"{cost} (logarithmic)",
+                y_label="PSNR, dB",
+                log_x=True,
+            )
+            yield ReportChart(section="cost", chart=chart)
+
+
+def _marks(costs: Mapping[str, float], psnr: Mapping[str, float], group: str) -> list[Point]:
+    """Return a mark for each network whose cost and PSNR can be drawn."""
+    return [
+        Point(label=name, x=cost, y=psnr[name], group=group)
+        for name, cost in costs.items()
+        if cost > 0 and isfinite(psnr[name])
+    ]
+
+
+def _parameters(costs: Mapping[str, Cost]) -> dict[str, float]:
+    return {name: cost.parameters for name, cost in costs.items()}
+
+
+def _multiply_adds(costs: Mapping[str, Cost]) -> dict[str, float]:
+    return {name: cost.multiply_adds_per_pixel for name, cost in costs.items()}
+
+
+def _transfers(report: Report) -> Iterator[ReportChart]:
+    for architecture, transfer in report.transfers.items():
+        gains = transfer.gains()
+        if all(isfinite(gain) for gain in gains.values()):
+            chart = heat_map(
+                gains,
+                title=f"Networks of one quality factor on inputs of another: {architecture}",
+                x_label="QF of the input",
+                y_label="QF trained for",
+                value_label="PSNR gain, dB",
+            )
+            note = f"{_images(transfer.jpeg)}. As CAS-CNN's Fig. 4."
+            yield ReportChart(section="transfer", chart=chart, note=note)
+
+
+def _rate_distortion(report: Report) -> Iterator[ReportChart]:
+    found = report.rate_distortion
+    if found is None:
+        return
+    first, *_, last = (row.qf for row in found.results[JPEG_CURVE].rows)
+    note = f"{_images(found.results[JPEG_CURVE])}, QF {first} to {last}. As CAS-CNN's Fig. 3."
+    for metric, quality, unit in (
+        ("psnr", "PSNR", "dB"),
+        ("ssim", "SSIM", "uniform 8x8"),
+        ("ssim_gaussian", "SSIM", "Gaussian 11x11"),
+    ):
+        chart = line_chart(
+            found.curves(metric),
+            title=f"{quality} ({unit}) against bits a pixel",
+            x_label="bits a pixel of the JPEG",
+            y_label=f"{quality}, {unit}",
+        )
+        yield ReportChart(section="rate-distortion", chart=chart, note=note)
+
+
+def _images(result: EvaluationResult) -> str:
+    count = len({score.image for score in result.per_image})
+    return f"Mean over {count} {'image' if count == 1 else 'images'} of {result.label}"
+
+
+def _places(report: Report) -> list[tuple[str, int]]:
+    """Return every (set, quality factor) that a network was scored at."""
+    return list(
+        dict.fromkeys(
+            (mean.label, mean.qf)
+            for network in report.networks
+            for comparison in network.scores
+            for mean in comparison.restored.rows
+        )
+    )
+
+
+def _means_at(report: Report, label: str, qf: int) -> dict[str, MeanScore]:
+    return {
+        network.name: mean
+        for network in report.networks
+        for comparison in network.scores
+        for mean in comparison.restored.rows
+        if (mean.label, mean.qf) == (label, qf)
+    }
+
+
+def _gains_at(
+    report: Report, label: str, qf: int
+) -> Iterator[tuple[ReportedNetwork, dict[str, float]]]:
+    for network in report.networks:
+        for comparison in network.scores:
+            if comparison.restored.label == label and (gains := gains_of(comparison, qf)):
+                yield network, gains
+
+
+def _extremes(gains: Mapping[str, float]) -> tuple[set[str], str]:
+    """Return the images to show, and a note if they are not all."""
+    names = sorted(gains, key=lambda name: -gains[name])
+    if len(names) <= MOST_BARS:
+        return set(names), ""
+    half = MOST_BARS // 2
+    note = f"Of {len(names)} images, the {half} with the most and the {half} with the least gain."
+    return {*names[:half], *names[-half:]}, note
+
+
+def _printed(mean: MeanScore) -> dict[str, tuple[Cost, float]]:
+    """Return cost and published PSNR of the networks that are in `models`, by the row's label.
+
+    The cost is that of the network as its paper has it.
+    """
+    return {
+        row.label: (_paper_cost(row.architecture), row.psnr)
+        for row in comparable_rows(mean)
+        if row.architecture in ARCHITECTURES
+    }
+
+
+@cache
+def _paper_cost(architecture: str) -> Cost:
+    return cost_of(architecture)

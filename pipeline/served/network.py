@@ -1,0 +1,113 @@
+"""A registered program and what is known of it: restores arrays and JPEG photographs."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .photographs import MAX_PIXELS, MIN_SIDE, padded, png_of, read_photograph
+from .spans import Tiling
+from .tiled import TILE, run, to_luma, to_unit
+
+MAX_PIXELS_AT_ONCE = 2_000_000
+"""The cap for networks that see the whole image at once: their memory grows with it."""
+
+Program = Callable[..., Tensor]
+"""Takes (N, 1, H, W) float32 in [0, 1] and, if it needs them, tables (N, 8, 8) float32; returns the
+shape of the first, clipped to [0, 1]."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramFacts:
+    """What a program no longer says of itself; it is written beside the program as JSON."""
+
+    receptive_field: int | None
+    """See Tiling; None for a network that must see the whole image."""
+    multiple: int
+    """See Tiling."""
+    needs_table: bool
+    """Whether its second input is the JPEG's quantisation table."""
+    default_table: list[list[int]] | None
+    """8 rows of 8, for arrays that come without one; None where there is no such table."""
+
+
+class ServedNetwork:
+    """Restores with a program. It keeps no state: threads may share it."""
+
+    def __init__(self, program: Program, facts: ProgramFacts) -> None:
+        self._program = program
+        self._facts = facts
+        self._tiling = None
+        if (field := facts.receptive_field) is not None:
+            self._tiling = Tiling(side=TILE, receptive_field=field, multiple=facts.multiple)
+        self.max_pixels = MAX_PIXELS if self._tiling else MAX_PIXELS_AT_ONCE
+
+    def photograph(self, data: bytes) -> bytes:
+        """Return the PNG of a JPEG with its luma restored; colour and metadata stay.
+
+        Raises PhotographRejected, a ValueError, with the reason for what cannot be restored.
+        """
+        photograph = read_photograph(data, max_pixels=self.max_pixels)
+        for note in photograph.notes:
+            logger.warning(note)
+        return png_of(photograph, self.luma(photograph.luma, photograph.table))
+
+    def luma(self, luma: np.ndarray, table: np.ndarray | None = None) -> np.ndarray:
+        """Restore (H, W) uint8, any H and W, to the same; `table` is the JPEG's, (8, 8)."""
+        self._check_pixels(luma)
+        height, width = luma.shape
+        restored = self._restored(to_unit(padded(luma)), self._tables(table, 1))
+        return to_luma(restored)[:height, :width]
+
+    def images(self, images: np.ndarray, table: np.ndarray | None = None) -> np.ndarray:
+        """Restore (N, 1, H, W) float32 in [0, 1], H and W from 8, to the same.
+
+        `table` is (8, 8), or (N, 8, 8) with one an image.
+        """
+        self._check_pixels(images)
+        count, _, height, width = images.shape
+        if count < 1 or min(height, width) < MIN_SIDE:
+            raise ValueError(f"images of shape {images.shape}: give 1 or more, 8x8 pixels or more")
+        tables = self._tables(table, count)
+        together = max(1, TILE * TILE // (height * width))
+        x = torch.from_numpy(np.ascontiguousarray(images))
+        parts = [slice(start, start + together) for start in range(0, count, together)]
+        return torch.cat(
+            [self._restored(x[part], tuple(given[part] for given in tables)) for part in parts]
+        ).numpy()
+
+    def _restored(self, x: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+        with torch.inference_mode():
+            restored = run(lambda part: self._program(part, *tables), x, self._tiling)
+        if not restored.isfinite().all():
+            raise ValueError("the network gave values that are not finite: use another version")
+        return restored
+
+    def _tables(self, table: np.ndarray | None, count: int) -> tuple[Tensor, ...]:
+        """Return what the program takes behind the images: (count, 8, 8) tables, or nothing."""
+        if not self._facts.needs_table:
+            return ()
+        given = self._facts.default_table if table is None else table
+        if given is None:
+            raise ValueError(
+                "this network needs the quantisation table of the JPEG that the pixels come from: "
+                'give {"image": array, "table": (8, 8) array}, or the JPEG itself'
+            )
+        values = np.asarray(given)
+        fits = values.shape in ((8, 8), (count, 8, 8)) and values.dtype.kind in "fiu"
+        if not fits or not ((values >= 1) & (values <= 255)).all():
+            raise ValueError(f"table of shape {values.shape}: give (8, 8), values 1 to 255")
+        steps = torch.from_numpy(values.astype(np.float32))
+        return (steps.expand(count, 8, 8).contiguous(),)
+
+    def _check_pixels(self, images: np.ndarray) -> None:
+        if images.size > self.max_pixels:
+            raise ValueError(
+                f"too large: {images.shape} has more than {self.max_pixels:,} pixels; give less "
+                "at once"
+            )

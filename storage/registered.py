@@ -1,0 +1,75 @@
+"""What the registry tells of one version of a model, and how MLflow's errors are passed on."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from storage.gate import GateScores, scores_in
+from storage.model_files import RegistryError
+
+DIGEST_TAG = "sha256:"  # then the file's path in the model's folder
+
+VersionsOf = Callable[[str], "list[RegisteredVersion]"]
+"""Returns all versions of a model, newest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredVersion:
+    """One version of a registered model."""
+
+    name: str
+    version: int
+    tags: Mapping[str, str]
+    run_id: str | None
+    """The MLflow run that trained it."""
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    """The model card, Markdown."""
+    created: datetime | None = None
+    """UTC; None for a version that was not read from a registry."""
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pyfunc.load_model` and `mlflow.pytorch.load_model` take."""
+        return f"models:/{self.name}/{self.version}"
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file of the model, by its path in the model's folder."""
+        prefix = len(DIGEST_TAG)
+        return {k[prefix:]: v for k, v in self.tags.items() if k.startswith(DIGEST_TAG)}
+
+
+def scores_of(version: RegisteredVersion | None) -> GateScores | None:
+    """Return the scores that the gate last saw of a version; None if it has none."""
+    return None if version is None else scores_in(version.tags)
+
+
+def version_from(found: ModelVersion, aliases: Iterable[str]) -> RegisteredVersion:
+    """Read a version from MLflow's own."""
+    return RegisteredVersion(
+        name=found.name,
+        version=int(found.version),
+        tags=MappingProxyType(dict(found.tags)),
+        run_id=found.run_id or None,
+        aliases=tuple(sorted(aliases)),
+        description=found.description or "",
+        created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+    )
+
+
+@contextmanager
+def explained(uri: str, what: str) -> Iterator[None]:
+    """Turn MLflow's and the system's errors into RegistryError that says what to look at."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            f"{what}: {error}. Check that {uri} can be reached, then do it again; "
+            "nothing registered before is changed"
+        ) from error

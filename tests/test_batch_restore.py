@@ -1,0 +1,380 @@
+"""Folders of photographs restored with a real Ray: the manifest, faults, going on after them."""
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.batch_file import NetworkSource, check_networks, open_networks
+from pipeline.batch_plan import Photo, plan
+from pipeline.batch_restore import restore_all
+from pipeline.batch_run import Batch, prepare
+from pipeline.restore import restore_jpeg
+from storage import files
+from storage.restore_manifest import FileResult, append, merge, read_results
+from storage.schema import StoreError
+from tests.processes import ray_processes
+from tests.store_images import texture
+
+PROJECT = Path(__file__).resolve().parent.parent
+WEIGHTS = PROJECT / "models" / "zoo" / "quickres-qf10.safetensors"
+SOURCE = NetworkSource(
+    name="quickres", qfs=(10,), file="weights.safetensors", content=WEIGHTS.read_bytes(), asked=True
+)
+RUN = """
+import sys
+from pipeline import cluster
+from pipeline.batch_restore import restore_all
+from tests.test_batch_restore import batch
+cluster.connect(None, cpus=2)
+restore_all(batch(sys.argv[1], sys.argv[2]))
+"""
+
+
+def batch(inputs, outputs, **settings):
+    return Batch(inputs=str(inputs), outputs=str(outputs), sources=(SOURCE,), **settings)
+
+
+def jpeg(seed, size=(48, 64), qf=10):
+    """A colour JPEG that no other seed gives."""
+    file = io.BytesIO()
+    rgb = np.stack([texture(*size, seed=3 * seed + channel) for channel in range(3)], -1)
+    Image.fromarray(rgb).save(file, "JPEG", quality=qf)
+    return file.getvalue()
+
+
+def photo_folder(folder, number, size=(48, 64)):
+    """Fill a folder, and one in it, with JPEG files."""
+    (folder / "below").mkdir(parents=True)
+    for seed in range(number):
+        name = f"below/{seed:03}.JPG" if seed % 3 == 0 else f"{seed:03}.jpeg"
+        (folder / name).write_bytes(jpeg(seed, size))
+    return folder
+
+
+def written(outputs):
+    """When each output was last written."""
+    found = [path for path in Path(outputs).rglob("*.png") if ".qfactory" not in path.parts]
+    return {path.relative_to(outputs).as_posix(): path.stat().st_mtime_ns for path in found}
+
+
+def result(name="a.jpg", **values):
+    known = {
+        "bytes": 9, "stamp": "1", "run": 1, "finished": datetime(2026, 1, 1, tzinfo=UTC),
+        "seconds": 0.5, "state": "done", "output": "a.png", "output_bytes": 7,
+    }  # fmt: skip
+    return FileResult(input=name, **{**known, **values})
+
+
+def photo(name="a.jpg", size=9, stamp="1"):
+    return Photo(name=name, uri=f"/in/{name}", bytes=size, stamp=stamp)
+
+
+def test_the_manifest_keeps_the_row_of_the_latest_run(tmp_path):
+    later = result(run=2, stamp="2", notes="später", qf=10, exact=True, width=64, height=48)
+    append(str(tmp_path), [later])
+    append(str(tmp_path), [result(), result("b.jpg", state="failed", reason="damaged")])
+    (tmp_path / ".qfactory" / "parts" / ".tmp-1-x.parquet").write_bytes(b"half a part")
+    expected = {"a.jpg": later, "b.jpg": result("b.jpg", state="failed", reason="damaged")}
+    assert read_results(str(tmp_path)) == expected
+    assert merge(str(tmp_path)) == expected
+    assert not list(tmp_path.glob(".qfactory/parts/0*.parquet"))
+    assert read_results(str(tmp_path)) == expected
+    table = pq.read_table(tmp_path / "manifest.parquet")
+    assert table.column("input").to_pylist() == ["a.jpg", "b.jpg"]
+
+
+def test_a_damaged_manifest_is_not_taken_for_an_empty_one(tmp_path):
+    append(str(tmp_path), [result()])
+    (part,) = tmp_path.glob(".qfactory/parts/*.parquet")
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(StoreError, match=rf"{part.name}.*damaged"):
+        read_results(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "present", "expected"),
+    [
+        (photo(), None, {}, "todo"),
+        (photo(), result(), {"a.png": 7}, "done"),
+        (photo(size=8), result(), {"a.png": 7}, "todo"),
+        (photo(), result(), {}, "todo"),
+        (photo(), result(), {"a.png": 3}, "todo"),
+        (photo(stamp="2"), result(), {"a.png": 7}, "touched"),
+        (photo(), result(state="failed", output=""), {}, "failed"),
+        (photo(stamp="2"), result(state="failed", output=""), {}, "todo"),
+    ],
+)
+def test_only_what_is_new_changed_or_lost_is_to_be_done(now, before, present, expected):
+    results = {before.input: before} if before else {}
+    planned = plan([now], results, present, retry_failed=False)
+    found = {
+        "todo": planned.todo == (now,) and not planned.touched,
+        "touched": planned.todo == (now,) and planned.touched == {now.name: before},
+        "done": planned.todo == () and planned.done == 1,
+        "failed": planned.todo == () and planned.failed == 1,
+    }
+    assert [name for name, true in found.items() if true] == [expected]
+    assert plan([now], results, present, retry_failed=True).failed == 0
+
+
+def test_two_photographs_with_one_output_are_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "a.jpeg", "b.jpg"):
+        (tmp_path / "in" / name).write_bytes(jpeg(0))
+    with pytest.raises(ValueError, match=r"a\.jpeg and a\.jpg -> a\.png"):
+        prepare(batch(tmp_path / "in", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [("a", "a"), ("a", "a/out"), ("a/in", "a")])
+def test_outputs_within_inputs_are_refused(tmp_path, inputs, outputs):
+    photo_folder(tmp_path / "a" / "in", 1)
+    with pytest.raises(ValueError, match="within the other"):
+        prepare(batch(tmp_path / inputs, tmp_path / outputs))
+
+
+def test_a_neighbour_of_a_similar_name_is_not_within(tmp_path):
+    photo_folder(tmp_path / "a", 1)
+    assert len(prepare(batch(tmp_path / "a", tmp_path / "a-restored")).plan.todo) == 1
+
+
+def test_a_folder_without_photographs_is_refused_with_the_suffixes(tmp_path):
+    (tmp_path / "notes.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no JPEG files .*\.jpeg"):
+        prepare(batch(tmp_path, tmp_path.parent / "nowhere"))
+
+
+def test_files_that_no_batch_wrote_are_not_overwritten(tmp_path):
+    photo_folder(tmp_path / "in", 2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "001.png").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"1 files .* such as 001\.png"):
+        prepare(batch(tmp_path / "in", tmp_path / "out"))
+    assert (tmp_path / "out" / "001.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"kind": "jpeg"}, "format png, not jpeg"),
+        ({"sources": (replace(SOURCE, name="newer", qfs=(20,)),)}, r"networks quickres .* newer"),
+        ({"inputs": "other"}, "inputs .*in, not .*other"),
+    ],
+)
+def test_outputs_of_other_settings_are_refused(tmp_path, change, told):
+    photo_folder(tmp_path / "in", 1)
+    photo_folder(tmp_path / "other", 1)
+    first = batch(tmp_path / "in", tmp_path / "out")
+    prepare(first)
+    if "inputs" in change:
+        change = {"inputs": str(tmp_path / change["inputs"])}
+    with pytest.raises(ValueError, match=told):
+        prepare(replace(first, **change))
+    prepare(replace(first, max_pixels=9))
+
+
+def test_a_network_that_cannot_be_opened_is_told_of_at_once(tmp_path):
+    with pytest.raises(ValueError, match="damaged"):
+        check_networks([replace(SOURCE, content=SOURCE.content[:-5])])
+    with pytest.raises(ValueError, match="no network"):
+        prepare(replace(batch(tmp_path / "in", tmp_path / "out"), sources=()))
+
+
+@pytest.mark.slow
+def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
+    tmp_path, ray_cluster
+):
+    photos = photo_folder(tmp_path / "in", 12)
+    (photos / "garbage.jpg").write_bytes(b"no picture")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nothing")
+    Image.new("CMYK", (16, 16)).save(photos / "print.jpg")
+    (photos / "half.jpg").write_bytes(jpeg(99, (200, 300))[:1500])
+    (photos / "notes.txt").write_text("not a photograph")
+    (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg(98))
+    seen = []
+    report = restore_all(batch(photos, tmp_path / "out"), on_progress=seen.append)
+    assert (report.restored, report.failed, report.skipped) == (13, 4, 0)
+    assert (seen[-1].done, seen[-1].failed, seen[-1].total) == (13, 4, 17)
+    reasons = {failed.input: failed.reason for failed in report.failures}
+    assert reasons.keys() == {"garbage.jpg", "gone.jpg", "print.jpg", "caf\\xe9.jpg"}
+    assert "not a JPEG" in reasons["garbage.jpg"]
+    assert "unreadable: No such file" in reasons["gone.jpg"]
+    assert "CMYK" in reasons["print.jpg"]
+    assert "UTF-8" in reasons["caf\\xe9.jpg"]
+    rows = read_results(str(tmp_path / "out"))
+    assert "truncated" in rows["half.jpg"].notes
+    networks = open_networks([SOURCE])
+    for name, row in rows.items():
+        if row.state == "done":
+            alone = restore_jpeg((photos / name).read_bytes(), networks, kind="png")
+            assert (tmp_path / "out" / row.output).read_bytes() == alone.content
+            assert (row.qf, row.exact, row.network) == (alone.qf, alone.exact, alone.network)
+            assert (row.width, row.height) == (alone.width, alone.height)
+            assert row.output == str(Path(name).with_suffix(".png"))
+    assert len(written(tmp_path / "out")) == 13
+
+
+@pytest.mark.slow
+def test_a_later_run_does_only_what_is_new_changed_lost_or_asked_for(tmp_path, ray_cluster):
+    photos, outputs = photo_folder(tmp_path / "in", 8), tmp_path / "out"
+    (photos / "bad.jpg").write_bytes(b"no picture")
+    assert restore_all(batch(photos, outputs), actors=1).failed == 1
+    first = written(outputs)
+    (photos / "001.jpeg").write_bytes(jpeg(50))
+    os.utime(photos / "002.jpeg", (1, 1))
+    (photos / "new.jpg").write_bytes(jpeg(51))
+    (outputs / "004.png").unlink()
+    report = restore_all(batch(photos, outputs), actors=1)
+    assert (report.skipped, report.skipped_failed, report.failed) == (5, 1, 0)
+    second = written(outputs)
+    assert second.keys() == {*first, "new.png"}
+    redone = {name for name in first if second[name] != first[name]}
+    assert redone == {"001.png", "004.png"}
+    assert restore_all(batch(photos, outputs), actors=1).skipped == 9
+    (photos / "bad.jpg").write_bytes(jpeg(52)[:-1])
+    os.utime(photos / "bad.jpg", (2, 2))
+    assert restore_all(batch(photos, outputs), actors=1).restored == 1
+    assert restore_all(batch(photos, outputs), actors=1).failures == ()
+    assert written(outputs).items() >= second.items()
+
+
+@pytest.mark.slow
+def test_failures_are_tried_again_when_asked(tmp_path, ray_cluster):
+    photos = photo_folder(tmp_path / "in", 3)
+    small = batch(photos, tmp_path / "out", max_pixels=100)
+    assert len(restore_all(small, actors=1).failures) == 3
+    large = batch(photos, tmp_path / "out")
+    assert (again := restore_all(large, actors=1)).restored == 0
+    assert again.skipped_failed == len(again.failures) == 3
+    assert restore_all(replace(large, retry_failed=True), actors=1).failures == ()
+
+
+class DiesOf:
+    """Opens networks, the first of which kills its process on photographs of one size."""
+
+    def __init__(self, height, marker=None):
+        self.height = height
+        self.marker = marker
+
+    def __call__(self, sources):
+        (network,) = open_networks(sources)
+        return [replace(network, restorer=lambda luma, table: self.restore(network, luma, table))]
+
+    def restore(self, network, luma, table):
+        if len(luma) == self.height and not (self.marker and self.marker.exists()):
+            if self.marker:
+                self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return network.restorer(luma, table)
+
+
+@pytest.mark.slow
+def test_a_killed_actor_takes_no_photograph_with_it(tmp_path, ray_cluster):
+    photos = photo_folder(tmp_path / "in", 20)
+    (photos / "010.jpeg").write_bytes(jpeg(10, (56, 64)))
+    opener = DiesOf(56, marker=tmp_path / "killed")
+    report = restore_all(batch(photos, tmp_path / "out"), actors=2, opener=opener)
+    assert (tmp_path / "killed").exists()
+    assert (report.restored, report.failures) == (20, ())
+    assert len(written(tmp_path / "out")) == 20
+
+
+@pytest.mark.slow
+def test_a_photograph_that_kills_its_actor_each_time_fails_alone(tmp_path, ray_cluster):
+    photos = photo_folder(tmp_path / "in", 20)
+    (photos / "010.jpeg").write_bytes(jpeg(10, (56, 64)))
+    report = restore_all(batch(photos, tmp_path / "out"), actors=1, opener=DiesOf(56))
+    assert report.restored == 19
+    assert [failed.input for failed in report.failures] == ["010.jpeg"]
+    assert "its worker died" in report.failures[0].reason
+
+
+class BreaksTheManifest:
+    """Opens networks in an output folder whose parts can no longer be written."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __call__(self, sources):
+        shutil.rmtree(self.parts, ignore_errors=True)
+        self.parts.write_bytes(b"in the way")
+        return open_networks(sources)
+
+
+@pytest.mark.slow
+def test_a_run_that_can_write_nothing_ends_with_the_reason(tmp_path, ray_cluster):
+    photos, outputs = photo_folder(tmp_path / "in", 6), tmp_path / "out"
+    parts = outputs / ".qfactory" / "parts"
+    with pytest.raises(StoreError, match=r"parts.*nothing was published"):
+        restore_all(batch(photos, outputs), actors=1, opener=BreaksTheManifest(parts))
+    parts.unlink()
+    assert restore_all(batch(photos, outputs), actors=1).restored == 6
+
+
+class StoppedError(Exception):
+    """Raised by a caller that wants no more."""
+
+
+@pytest.mark.slow
+def test_a_run_that_its_caller_stops_goes_on_later(tmp_path, ray_cluster):
+    photos, outputs = photo_folder(tmp_path / "in", 30, size=(200, 300)), tmp_path / "out"
+
+    def stop(progress):
+        if progress.done >= 6:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        restore_all(batch(photos, outputs), on_progress=stop)
+    finished = read_results(str(outputs))
+    before = written(outputs)
+    assert 6 <= len(finished) < 30
+    report = restore_all(batch(photos, outputs), actors=1)
+    assert report.failures == ()
+    after = written(outputs)
+    assert len(after) == 30
+    assert all(after[row.output] == before[row.output] for row in finished.values())
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_and_redoes_nothing_that_was_finished(tmp_path, ray_cluster):
+    photos, outputs = photo_folder(tmp_path / "in", 60, size=(200, 300)), tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(photos), str(outputs)],
+        cwd=PROJECT,
+        env={**os.environ, "QFACTORY_WORKSPACE": str(tmp_path)},
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: len(read_results(str(outputs))) >= 12 or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    wait_for(lambda: not ray_processes(tmp_path))
+    finished = read_results(str(outputs))
+    before = written(outputs)
+    assert 12 <= len(finished) < 60
+    report = restore_all(batch(photos, outputs), actors=1)
+    assert (report.skipped, report.restored) == (len(finished), 60 - len(finished))
+    after = written(outputs)
+    assert len(after) == 60
+    assert all(after[row.output] == before[row.output] for row in finished.values())
+    assert len(read_results(str(outputs))) == 60
+    assert files.list_names(str(outputs / ".qfactory" / "parts")) == []
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
