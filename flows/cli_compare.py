@@ -9,12 +9,13 @@ from flows.cli_registry import open_registry
 from flows.console import counted, out, show_table, shown
 from flows.networks import open_network
 from flows.parameters import QualityFactors, Reference
+from flows.scoring import gate_scores
 from flows.settings import settings
 from pipeline import datasets
 from pipeline.degrade import STANDARD, Protocol
 from pipeline.evaluate import evaluate, load_images
 from pipeline.scores import EvaluationResult
-from storage.gate import COMPARED, Decision, GateScores, decide
+from storage.gate import COMPARED, Decision, decide
 from storage.model_files import RegistryError
 from storage.registered import RegisteredVersion, scores_of
 
@@ -127,7 +128,7 @@ def _scored(
         rows += [{"set": ours.label, "qf": ours.qf, "": who, **m} for who, m in lines]
     return SideBySide(
         rows=rows,
-        decision=decide(_gate_scores(after, qfs), _gate_scores(before, qfs)),
+        decision=decide(gate_scores(after, qfs), gate_scores(before, qfs)),
         images=_images(before, after),
     )
 
@@ -151,15 +152,4 @@ def _images(before: EvaluationResult, after: EvaluationResult) -> Images:
         better=sum(gain > 0 for gain in gains),
         worse=sum(gain < 0 for gain in gains),
         equal=sum(gain == 0 for gain in gains),
-    )
-
-
-def _gate_scores(result: EvaluationResult, qfs: Sequence[int]) -> GateScores:
-    means = result.mean_over(qfs)
-    return GateScores(
-        dataset=result.dataset,
-        qfs=tuple(qfs),
-        psnr=means["psnr"],
-        ssim=means["ssim"],
-        psnr_b=means["psnr_b"],
     )

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from statistics import fmean
 from threading import Lock
 
 from prefect import task
@@ -13,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.model_cards import CardFacts, model_card
 from flows.networks import open_network
 from flows.progress import say
+from flows.scoring import gate_scores
 from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.code_fingerprint import code_fingerprint
@@ -21,12 +21,11 @@ from pipeline.evaluate import evaluate, load_images
 from pipeline.export import export_network
 from pipeline.jpeg import quantization_table
 from pipeline.recipes import Recipe
-from pipeline.scores import Comparison, EvaluationResult
+from pipeline.scores import Comparison
 from pipeline.training_job import TrainingResult
 from pipeline.weights import load_network
 from storage import files
 from storage.model_registry import (
-    GateScores,
     ModelRegistry,
     RegisteredVersion,
     RegistryError,
@@ -152,13 +151,6 @@ def rescore_champion(registry: ModelRegistry, name: str, dataset: str, recipe: R
     result = evaluate(restorer, load_images(sources), dataset, qfs, protocol)
     registry.promote(name, champion.version, gate_scores(result, qfs))
     say(f"{champion.uri} was scored on {dataset} as well, to be compared")
-
-
-def gate_scores(result: EvaluationResult, qfs: tuple[int, ...]) -> GateScores:
-    """Return what the gate compares: the means over the quality factors."""
-    rows = [result.row(qf).metrics for qf in qfs]
-    means = {name: fmean(row[name] for row in rows) for name in ("psnr", "ssim", "psnr_b")}
-    return GateScores(dataset=result.dataset, qfs=qfs, **means)
 
 
 def _sha256_of(uri: str) -> str:

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 
 from pipeline.jpeg import quantization_table
-from pipeline.quantization_cells import within_cells
 from pipeline.served.photographs import (
     MAX_PIXELS,
     SIDEWAYS,
@@ -19,6 +18,7 @@ from pipeline.served.photographs import (
     png_of,
     read_photograph,
 )
+from pipeline.served.quantization_cells import within_cells
 from pipeline.tiles import Restorer
 
 __all__ = [

@@ -14,7 +14,6 @@ from skimage import data
 from pipeline.images import rgb_to_luma
 from pipeline.jpeg import quantization_table
 from pipeline.metrics import psnr
-from pipeline.quantization_cells import SHARE, within_cells
 from pipeline.restore import (
     UNCHANGED,
     Network,
@@ -24,6 +23,7 @@ from pipeline.restore import (
     restore_jpeg,
     when_used,
 )
+from pipeline.served.quantization_cells import SHARE, within_cells
 from pipeline.tiles import network_restorer
 from pipeline.weights import load_network
 from tests.test_photographs import decoded, gap, jpeg

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .photographs import MAX_PIXELS, MIN_SIDE, padded, png_of, read_photograph
+from .quantization_cells import within_cells
 from .spans import Tiling
 from .tiled import TILE, run, to_luma, to_unit
 
@@ -50,12 +51,14 @@ class ServedNetwork:
     def photograph(self, data: bytes) -> bytes:
         """Return the PNG of a JPEG with its luma restored; colour and metadata stay.
 
+        No coefficient moves farther than `within_cells` lets it, as in `qfactory restore`.
         Raises PhotographRejected, a ValueError, with the reason for what cannot be restored.
         """
         photograph = read_photograph(data, max_pixels=self.max_pixels)
         for note in photograph.notes:
             logger.warning(note)
-        return png_of(photograph, self.luma(photograph.luma, photograph.table))
+        restored = self.luma(photograph.luma, photograph.table)
+        return png_of(photograph, within_cells(photograph.luma, restored, photograph.table))
 
     def luma(self, luma: np.ndarray, table: np.ndarray | None = None) -> np.ndarray:
         """Restore (H, W) uint8, any H and W, to the same; `table` is the JPEG's, (8, 8)."""

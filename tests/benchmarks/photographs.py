@@ -24,9 +24,9 @@ from rich.table import Table
 from flows.restoring import available_networks
 from flows.settings import settings
 from pipeline.datasets import list_images
-from pipeline.quantization_cells import SHARE
 from pipeline.restore import Network, choose_network, restore_jpeg
 from pipeline.served.photographs import padded, png_of, read_photograph
+from pipeline.served.quantization_cells import SHARE
 from storage import files
 from tests.benchmarks.metrics import processor
 
