@@ -9,8 +9,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.model_steps import TrainedModel, TrainingPlan
 from flows.parameters import ComparisonName, Reference, References, Steps, Threads, Workers
-from flows.reporting import label_of
-from flows.score_tables import Row
+from flows.score_tables import Row, label_of
 from flows.settings import settings
 from flows.side_by_side import Outcome
 from flows.study import run_study

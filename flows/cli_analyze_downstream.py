@@ -1,16 +1,14 @@
 """The downstream command: what restoration does for later steps; without Prefect and Ray."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from flows.console import out, show_table, shown
+from flows.console import out, print_json, show_table, shown
 from flows.network_analyses import (
     ImageCount,
     NamedNetwork,
     Output,
     folder_of,
     open_networks,
-    print_json,
     shown_images,
 )
 from flows.parameters import QualityFactors, Reference
@@ -34,6 +32,7 @@ from pipeline.downstream import downstream as apply_steps
 from pipeline.evaluate import load_images
 from pipeline.super_resolution import TRAINED_AS, kept_srcnn, srcnn_enlarger, train_srcnn
 from pipeline.weights import load_network
+from storage.files import join
 
 Row = dict[str, object]
 
@@ -59,7 +58,7 @@ def downstream(
         images: only the first so many
         srcnn: weights of an SRCNN for super-resolution x2 (default: one is trained on `sample`
             in a minute or two, and kept in the workspace)
-        output: folder of the files (default: reports/downstream/DATASET in the workspace)
+        output: folder or URI of the files (default: reports/downstream/DATASET in the workspace)
         json: print one JSON array of rows and nothing else
     """
     (opened,) = open_networks([network])
@@ -67,14 +66,14 @@ def downstream(
     with shown_images(dataset, images, "downstream") as loaded:
         found = apply_steps(opened.restorer, steps, loaded, dataset, qf or (10, 20))
     folder = folder_of(output, "downstream", dataset)
-    found.to_csv(folder / "downstream.csv")
+    found.to_csv(join(folder, "downstream.csv"))
     chart = bar_chart(
         {f"QF {qf}": [(step, found.gain(step, qf)) for step in found.steps] for qf in found.qfs},
         title=f"What restoring by {opened.name} adds to later steps: {dataset}",
         x_label="PSNR gain over JPEG, dB",
         y_label="step",
     )
-    save_png(chart, folder / "gains.png")
+    save_png(chart, join(folder, "gains.png"))
     draw_typical(found, steps, opened, folder)
     rows = mean_rows(found)
     if json:
@@ -105,7 +104,7 @@ def mean_rows(found: Downstream) -> list[Row]:
 
 
 def draw_typical(
-    found: Downstream, steps: Sequence[Step], network: NamedNetwork, folder: Path
+    found: Downstream, steps: Sequence[Step], network: NamedNetwork, folder: str
 ) -> None:
     """Draw, for each step at the first quality factor, the image whose gain is the median."""
     qf = found.qfs[0]
@@ -119,7 +118,7 @@ def draw_typical(
             reference,
             outputs[JPEG],
             outputs[RESTORED],
-            folder / f"{step.name}-qf{qf}.png",
+            join(folder, f"{step.name}-qf{qf}.png"),
             title=f"{step.name} after JPEG and after restoration: {name}",
             subtitle=_subtitle(step, qf, network),
             network=network.name,

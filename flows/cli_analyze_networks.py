@@ -1,13 +1,12 @@
 """Commands that analyse trained networks: answers without Prefect, Ray and MLflow runs."""
 
-from flows.console import notes, out, show_table
+from flows.console import notes, out, print_json, show_table
 from flows.network_analyses import (
     ImageCount,
     NamedNetwork,
     Output,
     folder_of,
     open_networks,
-    print_json,
     shown_images,
     write_rows,
 )
@@ -22,6 +21,7 @@ from pipeline.rate_distortion import (
     rate_distortion_chart,
 )
 from pipeline.rate_distortion import rate_distortion as measure
+from storage.files import join
 
 Row = dict[str, object]
 
@@ -43,7 +43,7 @@ def transfer(
         dataset: set to score on
         qf: JPEG quality factors of the inputs (default: 10 20 30 40)
         images: only the first so many
-        output: folder of the files (default: reports/transfer/DATASET in the workspace)
+        output: folder or URI of the files (default: reports/transfer/DATASET in the workspace)
         json: print one JSON array of rows and nothing else
     """
     opened = by_trained_qf(open_networks(networks))
@@ -53,8 +53,8 @@ def transfer(
     names = {trained: network.name for trained, network in opened.items()}
     rows = _transfer_rows(found, names)
     folder = folder_of(output, "transfer", dataset)
-    write_rows(rows, folder / "transfer.csv")
-    save_png(transfer_chart(found), folder / "transfer.png")
+    write_rows(rows, join(folder, "transfer.csv"))
+    save_png(transfer_chart(found), join(folder, "transfer.png"))
     if json:
         print_json(rows)
         return
@@ -77,14 +77,15 @@ def rate_distortion(
 ) -> None:
     """Measure PSNR and SSIM against bits a pixel, and the bits saved (CAS-CNN, Fig. 3).
 
-    Writes psnr.png, ssim.png and rate-distortion.csv.
+    Writes psnr.png, ssim.png, ssim_gaussian.png and rate-distortion.csv.
 
     Args:
         networks: checkpoints and registered models, as for `evaluate`
         dataset: set to score on
         qf: two or more JPEG quality factors (default: 10 20 ... 90)
         images: only the first so many
-        output: folder of the files (default: reports/rate-distortion/DATASET in the workspace)
+        output: folder or URI of the files (default: reports/rate-distortion/DATASET in the
+            workspace)
         json: print one JSON object, `curves` and `differences` from JPEG, and nothing else
     """
     qfs = sorted(set(qf or QFS))
@@ -95,9 +96,9 @@ def rate_distortion(
         found = measure(opened, loaded, dataset, qfs)
     rows, differences = _curve_rows(found), [_differences(found, name) for name in opened]
     folder = folder_of(output, "rate-distortion", dataset)
-    write_rows(rows, folder / "rate-distortion.csv")
+    write_rows(rows, join(folder, "rate-distortion.csv"))
     for metric in AXES:
-        save_png(rate_distortion_chart(found, metric), folder / f"{metric}.png")
+        save_png(rate_distortion_chart(found, metric), join(folder, f"{metric}.png"))
     if json:
         print_json({"curves": rows, "differences": differences})
         return

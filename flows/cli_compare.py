@@ -1,12 +1,10 @@
 """The command that puts two registered versions side by side. No Prefect, no Ray."""
 
-import json as jsonlib
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from flows.cli_registry import open_registry
-from flows.console import counted, out, show_table, shown
+from flows.console import counted, out, print_json, show_table, shown
 from flows.networks import open_network
 from flows.parameters import QualityFactors, Reference
 from flows.scoring import gate_scores
@@ -76,8 +74,7 @@ def compare(
         images = asdict(found.images) if found.images is not None else None
         answer = {"a": first.uri, "b": second.uri, "rows": found.rows, "images": images}
         answer["gate"] = asdict(found.decision)
-        jsonlib.dump(answer, sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json(answer)
         return
     show_table(found.rows, f"{second.uri} against {first.uri}")
     if found.images is not None:

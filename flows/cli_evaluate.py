@@ -1,12 +1,10 @@
-"""The evaluate command: an answer in seconds, without Prefect and Ray."""
+"""The evaluate command: an answer in seconds, without Prefect and Ray unless it is recorded."""
 
-import json as jsonlib
-import sys
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
-from flows.console import counted, notes, show_table, shown
-from flows.networks import open_network
+from flows.console import counted, notes, print_json, show_table, shown
+from flows.networks import OpenNetwork, open_network
 from flows.parameters import QualityFactors, References
 from flows.score_tables import result_rows
 from flows.scoring import score_beside_jpeg
@@ -15,6 +13,9 @@ from pipeline import datasets, published
 from pipeline.degrade import STANDARD, Protocol
 from pipeline.evaluate import load_images
 from pipeline.scores import Comparison, EvaluationResult, write_csv
+
+Scored = Comparison | EvaluationResult
+NO_REPORT = 1
 
 
 def evaluate(
@@ -25,8 +26,9 @@ def evaluate(
     degradation: Protocol = STANDARD,
     json: bool = False,
     csv: str | None = None,
-    report: Path | None = None,
-) -> None:
+    report: str | None = None,
+    record: bool = False,
+) -> int:
     """Score JPEG, a registered model or a checkpoint by the papers' protocol.
 
     Args:
@@ -36,40 +38,85 @@ def evaluate(
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
         json: print one JSON array of rows and nothing else; `published` in a row lists what papers
             print of the same network
-        csv: file for every image's values, the means, and below each what papers print
-        report: file for an HTML report with charts and pictures, which opens without a network
+        csv: file or URI for every image's values, the means, and below each what papers print
+        report: file or URI for an HTML report with charts and pictures, which opens without a
+            network; exit code 1 if it cannot be made, after the scores are printed
+        record: run the Prefect flow `evaluate` here: MLflow gets the scores and the report, Prefect
+            a link, and `qfactory report` finds the run; without --report the page is
+            reports/evaluate-NETWORK/report.html in the workspace
     """
     opened = open_network(network)
-    scored: list[Comparison | EvaluationResult] = []
-    for reference in dataset:
-        root = settings().datasets_root
-        sources = datasets.list_images(reference, root=root, purpose="evaluate")
-        with shown(f"evaluate on {reference}") as update:
-            images = counted(load_images(sources), len(sources), update)
-            scored.append(score_beside_jpeg(opened, images, reference, qf, degradation))
-    results = [one.restored if isinstance(one, Comparison) else one for one in scored]
-    if report is not None:
+    if record:
+        # Imported here: Prefect takes seconds that a plain answer does not need.
+        from flows.evaluate import evaluate as evaluate_flow
+
+        done = evaluate_flow(network, dataset, qf, degradation, report)
+        scored, made = done.scored, done.report is not None
+    else:
+        scored = [_score(opened, reference, qf, degradation) for reference in dataset]
+        made = True
+    _answer(network, opened, scored, json=json)
+    if report is not None and not record:
+        made = _report(network, scored, dataset, qf, degradation, report)
+    if csv is not None:
+        beside = partial(published.printed_rows, opened.architecture)
+        write_csv([_own(one) for one in scored], csv, beside=beside)
+    return 0 if made else NO_REPORT
+
+
+def _score(opened: OpenNetwork, reference: str, qf: Sequence[int], degradation: Protocol) -> Scored:
+    sources = datasets.list_images(reference, root=settings().datasets_root, purpose="evaluate")
+    with shown(f"evaluate on {reference}") as update:
+        images = counted(load_images(sources), len(sources), update)
+        return score_beside_jpeg(opened, images, reference, qf, degradation)
+
+
+def _answer(network: str, opened: OpenNetwork, scored: Sequence[Scored], *, json: bool) -> None:
+    """Print the means, with what papers print beside them."""
+    if json:
+        print_json(
+            [
+                {**row.as_json_row(), "published": published.json_rows(opened.architecture, row)}
+                for one in scored
+                for row in _own(one).rows
+            ]
+        )
+        return
+    lines = [
+        line
+        for one in scored
+        for line in result_rows(
+            opened.label,
+            _own(one),
+            opened.architecture,
+            one.jpeg if isinstance(one, Comparison) else None,
+        )
+    ]
+    show_table(lines, "JPEG itself" if opened.restorer is None else network)
+
+
+def _report(
+    network: str,
+    scored: Sequence[Scored],
+    dataset: Sequence[str],
+    qf: Sequence[int],
+    degradation: Protocol,
+    path: str,
+) -> bool:
+    """Write the report and tell where it is, or why there is none; tell whether there is one."""
+    try:
         # Imported here: the libraries of charts take a second that a plain answer does not need.
-        from flows.report_evaluation import evaluation_report
+        from flows.report_networks import evaluation_report
         from pipeline.report_page import save_page
 
-        save_page(evaluation_report(network, scored, dataset, qf, degradation), report)
-        notes.print(f"report {report}", markup=False)
-    if csv is not None:
-        write_csv(results, csv, beside=partial(published.printed_rows, opened.architecture))
-    if json:
-        answer = [
-            {**row.as_json_row(), "published": published.json_rows(opened.architecture, row)}
-            for result in results
-            for row in result.rows
-        ]
-        jsonlib.dump(answer, sys.stdout, indent=1)
-        sys.stdout.write("\n")
-    else:
-        of_jpeg = [one.jpeg if isinstance(one, Comparison) else None for one in scored]
-        lines = [
-            line
-            for result, before in zip(results, of_jpeg, strict=True)
-            for line in result_rows(opened.label, result, opened.architecture, before)
-        ]
-        show_table(lines, "JPEG itself" if opened.restorer is None else network)
+        save_page(evaluation_report(network, scored, dataset, qf, degradation), path)
+    except Exception as error:
+        notes.print(f"WARNING: no report at {path}: {error}", markup=False)
+        return False
+    notes.print(f"report {path}", markup=False)
+    return True
+
+
+def _own(scored: Scored) -> EvaluationResult:
+    """Return the scores of what was evaluated: the network, or JPEG alone."""
+    return scored.restored if isinstance(scored, Comparison) else scored

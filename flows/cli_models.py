@@ -1,10 +1,8 @@
 """Commands about networks: no Prefect, no Ray."""
 
-import json as jsonlib
-import sys
 from dataclasses import asdict
 
-from flows.console import notes, show_table, shown
+from flows.console import notes, print_json, show_table, shown
 from models import ARCHITECTURES, build_model
 from models import complexity as measuring
 
@@ -29,7 +27,7 @@ def complexity(*names: str, json: bool = False) -> None:
             rows.append({"network": name, **asdict(measuring.complexity(network))})
         update(len(networks), len(networks))
     if json:
-        sys.stdout.write(jsonlib.dumps(rows, indent=2) + "\n")
+        print_json(rows)
         return
     show_table([_readable(row) for row in rows])
     notes.print(LEGEND)

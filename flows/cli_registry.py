@@ -1,13 +1,12 @@
 """Commands about registered models: list, show, promote, roll back. No Prefect, no Ray."""
 
 import getpass
-import json as jsonlib
 import sys
 from pathlib import Path
 
 from rich.markup import escape
 
-from flows.console import notes, out, show_table
+from flows.console import notes, out, print_json, show_table
 from flows.registry_views import (
     age,
     entry_json,
@@ -18,6 +17,7 @@ from flows.registry_views import (
 )
 from flows.settings import settings
 from storage.gate import CHAMPION, JPEG_TAG, scores_in
+from storage.mlflow_client import shown_uri
 from storage.model_files import RegistryError
 from storage.model_registry import ModelRegistry, RegisteredVersion
 from storage.registered import DIGEST_TAG, scores_of
@@ -36,7 +36,7 @@ def list_models(*, json: bool = False) -> None:
     found = {} if _is_empty() else ModelRegistry(settings().mlflow_uri).list_models()
     models = [versions for versions in found.values() if versions]
     if json:
-        _print_json([model_json(versions) for versions in models])
+        print_json([model_json(versions) for versions in models])
         return
     show_table([model_row(versions) for versions in models], "registered models")
     if not models:
@@ -61,7 +61,7 @@ def show_model(model: str, *, json: bool = False) -> None:
         version = version_json(found)
         about = {"name": found.name, "run_id": found.run_id, "description": found.description}
         entries = [entry_json(entry) for entry in history]
-        _print_json({**version, **about, "tags": tags, "files": files, "history": entries})
+        print_json({**version, **about, "tags": tags, "files": files, "history": entries})
     else:
         _print_version(found, registry.uri)
         shown = [{"tag": k, "value": v} for k, v in tags.items() if k not in LONG_TAGS]
@@ -99,7 +99,7 @@ def promote(model: str, *, force: bool = False, reason: str | None = None) -> No
                 "them; --force --reason TEXT promotes it without"
             )
         jpeg = scores_in(found.tags, JPEG_TAG)
-        decision = registry.promote(
+        decision = registry.promotions.promote(
             found.name, found.version, scores, jpeg=jpeg, by=f"the gate, for {user_name()}"
         )
     if decision.alias != CHAMPION:
@@ -180,8 +180,4 @@ def _print_version(found: RegisteredVersion, uri: str) -> None:
     aliases = "".join(f" @{alias}" for alias in found.aliases)
     out.print(f"{found.uri}{aliases}, registered {age(found.created)} ago\n", markup=False)
     out.print(found.description or "It has no model card.", markup=False)
-    out.print(f'\nbefore loading: mlflow.set_tracking_uri("{uri}")', markup=False)
-
-
-def _print_json(answer: object) -> None:
-    sys.stdout.write(jsonlib.dumps(answer, indent=1) + "\n")
+    out.print(f'\nbefore loading: mlflow.set_tracking_uri("{shown_uri(uri)}")', markup=False)

@@ -1,6 +1,5 @@
 """The report command."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,13 +11,13 @@ from storage.recorded_runs import LATEST
 
 
 def report(
-    run: str = LATEST, *, out: Annotated[Path | None, Parameter(["--out", "-o"])] = None
+    run: str = LATEST, *, out: Annotated[str | None, Parameter(["--out", "-o"])] = None
 ) -> None:
     """Make the HTML report of a study or an evaluation again, from what MLflow holds of it.
 
     Args:
         run: id of an MLflow run, name of a study or of a run (the newest of it), or `latest`
-        out: file to write (default: report.html in the workspace's reports/NAME)
+        out: file or URI to write (default: report.html in the workspace's reports/NAME)
     """
     path = report_flow(run, out)
     console.print(f"report:   {path}")

@@ -1,7 +1,5 @@
 """The restore command: JPEG photographs without their artifacts; no Prefect, no Ray."""
 
-import json as jsonlib
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,18 +10,24 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import Field
 
-from flows.console import counted, notes, show_table, shown
+from flows.console import counted, notes, print_json, show_table, shown
 from flows.restore_plan import Job, Kind, plan_restoration
 from flows.restoring import available_networks
-from pipeline.restore import MAX_PIXELS, UNCHANGED, Network, Restored, restore_jpeg
+from pipeline.restore import (
+    MAX_PIXELS,
+    UNCHANGED,
+    Network,
+    Restored,
+    open_asked,
+    restore_jpeg,
+)
 from storage import files
 from storage.schema import StoreError
 
 SOME_SKIPPED = 1
 JPEG_START = b"\xff\xd8\xff"
-REASONS = (OSError, StoreError, ValueError, RuntimeError, MemoryError)
-"""What stops one file and not the others: it cannot be read, written or restored (ValueError:
-PhotographRejected and a network that fails), or there is no memory (RuntimeError: torch's)."""
+TOLD = (OSError, StoreError, ValueError)
+"""Errors whose message alone says what is wrong with a file; of others the type is told too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +77,14 @@ def restore(
         raise ValueError("nothing to restore: name files, folders or globs")
     plan = plan_restoration(inputs, output, format)
     networks = available_networks(model)
+    open_asked(networks)
     _check_writable(plan.folder)
     done = []
     with shown("restore") as update:
         for job in counted(plan.jobs, len(plan.jobs), update):
             done.append(_restore_file(job, plan.kind, networks, force, max_pixels))
     if json:
-        jsonlib.dump([outcome.as_json_row() for outcome in done], sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json([outcome.as_json_row() for outcome in done])
     else:
         _summarise(done)
     return SOME_SKIPPED if any(outcome.restored is None for outcome in done) else 0
@@ -100,17 +104,19 @@ def _check_writable(folder: Path) -> None:
 def _restore_file(
     job: Job, kind: Kind, networks: Sequence[Network], force: bool, max_pixels: int
 ) -> Outcome:
-    """Restore one file; what goes wrong with it becomes its reason."""
+    """Restore one file; whatever goes wrong with it becomes its reason, and the others go on."""
     source, target = str(job.source), str(job.target)
-    if job.target.exists() and not force:
-        return Outcome(source=source, target=target, reason=f"{target} exists: --force replaces it")
     try:
+        if job.target.exists() and not force:
+            raise ValueError(f"{target} exists: --force replaces it")
         data = _content(job.source)
         restored = restore_jpeg(data, networks, kind=kind, max_pixels=max_pixels)
         files.write_bytes(target, restored.content)
-    except REASONS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Outcome(source=source, target=target, reason=reason)
+    except Exception as error:
+        message = " ".join(str(error).split())
+        if not (message and isinstance(error, TOLD)):
+            message = f"{type(error).__name__}: {message}"
+        return Outcome(source=source, target=target, reason=message)
     return Outcome(source=source, target=target, restored=replace(restored, content=b""))
 
 

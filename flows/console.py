@@ -1,5 +1,7 @@
 """The terminal: results on stdout, everything about the work itself on stderr."""
 
+import json
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,13 @@ def show_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     out.print(table)
+
+
+def print_json(answer: object) -> None:
+    """Print an answer as JSON, and nothing else, to stdout; a number that is not finite is null."""
+    finite = json.loads(json.dumps(answer), parse_constant=lambda _: None)
+    json.dump(finite, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
 
 
 class Update(Protocol):

@@ -1,5 +1,8 @@
 """The evaluate flow: score JPEG, a registered model or a checkpoint by the papers' protocol."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -9,8 +12,8 @@ from flows.console import counted
 from flows.networks import architecture_of, open_network
 from flows.parameters import QualityFactors, Reference, References
 from flows.progress import progress, say
-from flows.report_evaluation import evaluation_report
-from flows.report_output import PAGE, write_report
+from flows.report import default_path, write_report
+from flows.report_networks import evaluation_report
 from flows.runtime import is_transient, open_tracker
 from flows.score_tables import result_rows
 from flows.scoring import score_beside_jpeg
@@ -22,13 +25,24 @@ from pipeline.published import JPEG
 from pipeline.scores import Comparison, EvaluationResult
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    scored: Sequence[Comparison | EvaluationResult]
+    """One for each set: the network beside JPEG, or JPEG alone."""
+    report: str | None
+    """Path or URI of the HTML report; None if there is none."""
+
+
 @flow(name="evaluate", flow_run_name="{network}")
 def evaluate(
     network: str = JPEG,
     dataset: References = ["sample"],  # noqa: B006 - pydantic copies it
     qf: QualityFactors = [10, 20, 30, 40],  # noqa: B006
     degradation: Protocol = STANDARD,
-) -> tuple[EvaluationResult, ...]:
+    report: str | None = None,
+) -> Evaluation:
     """Score JPEG itself, a registered model or a checkpoint, and record it in MLflow.
 
     Args:
@@ -36,6 +50,8 @@ def evaluate(
         dataset: sets to score on
         qf: JPEG quality factors of the inputs
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
+        report: file or URI of the HTML report (default: report.html in the workspace's
+            reports/evaluate-NETWORK)
     """
     architecture = architecture_of(network)
     tracker = open_tracker()
@@ -57,15 +73,16 @@ def evaluate(
             reporting.log_result(run, result)
             reporting.log_published(run, result, architecture)
         reporting.link_artifact(run)
-        path = settings().reports / reporting.label_of(f"evaluate {network}") / PAGE
         written = write_report(
-            run, path, lambda: evaluation_report(network, scored, dataset, qf, degradation)
+            run,
+            report or default_path(f"evaluate {network}"),
+            lambda: evaluation_report(network, scored, dataset, qf, degradation),
         )
         if written.note:
             say(f"WARNING: {written.note}")
     rows = [row for result in results for row in result_rows(network, result, architecture)]
     create_table_artifact(rows, key="evaluation", description=f"Scores of {network}")
-    return results
+    return Evaluation(scored=scored, report=written.path)
 
 
 @task(

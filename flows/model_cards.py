@@ -22,6 +22,7 @@ RESCALED_NOTE = (
     "Scored on images that were reduced before their JPEG (degradation `rescaled`): not comparable "
     "with results of the papers' standard protocol."
 )
+CUT = "\n\n(cut here: the registry holds no longer card)"
 CELLS = ("psnr", "ssim", "ssim_gaussian", "psnr_b")
 
 
@@ -43,10 +44,12 @@ class CardFacts:
 def model_card(facts: CardFacts) -> str:
     """Return the description of a model version, Markdown, at most MAX_LENGTH characters.
 
-    Where it would be longer, the published rows are left out of the scores.
+    Where it would be longer, the published rows are left out of the scores; then its end is cut.
     """
     card = _card(facts, with_published=True)
-    return card if len(card) <= MAX_LENGTH else _card(facts, with_published=False)
+    if len(card) > MAX_LENGTH:
+        card = _card(facts, with_published=False)
+    return card if len(card) <= MAX_LENGTH else card[: MAX_LENGTH - len(CUT)] + CUT
 
 
 def _card(facts: CardFacts, *, with_published: bool) -> str:

@@ -2,13 +2,9 @@
 
 import csv
 import io
-import json
-import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -16,13 +12,14 @@ from pydantic import Field
 
 from flows.console import counted, shown
 from flows.networks import open_network
+from flows.score_tables import label_of
 from flows.settings import settings
 from pipeline import datasets
 from pipeline.evaluate import NamedImage, load_images
 from pipeline.tiles import Restorer
 from storage import files
 
-Output = Annotated[Path | None, Parameter(name=("--output", "-o"))]
+Output = Annotated[str | None, Parameter(name=("--output", "-o"))]
 ImageCount = Annotated[int, Field(ge=1)] | None
 
 
@@ -65,23 +62,15 @@ def shown_images(dataset: str, count: int | None, title: str) -> Iterator[Iterat
         yield counted(load_images(sources), len(sources), update)
 
 
-def folder_of(output: Path | None, analysis: str, dataset: str) -> Path:
-    """Return where an analysis leaves its files: as the user says, or below the reports."""
-    if output is not None:
-        return output
-    return settings().reports / analysis / re.sub(r"[^\w.]+", "-", dataset).strip("-")
+def folder_of(output: str | None, analysis: str, dataset: str) -> str:
+    """Return the folder or URI of an analysis's files: the user's, or one below the reports."""
+    return output or str(settings().reports / analysis / label_of(dataset))
 
 
-def write_rows(rows: Sequence[Mapping[str, object]], path: Path) -> None:
-    """Write rows of one shape as a CSV file."""
+def write_rows(rows: Sequence[Mapping[str, object]], path: str) -> None:
+    """Write rows of one shape as a CSV file, to a path or URI."""
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    files.write_bytes(str(path), text.getvalue().encode())
-
-
-def print_json(answer: object) -> None:
-    """Print an answer as JSON, and nothing else, to stdout."""
-    json.dump(answer, sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
+    files.write_bytes(path, text.getvalue().encode())

@@ -1,69 +1,62 @@
-"""Networks to restore photographs with, as files that travel to the workers of a cluster."""
+"""Networks of restore-batch: which an output folder is made with, and their files, to travel."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
-from flows.restoring import ZOO, available_networks
-from flows.settings import settings
+from flows.restoring import REGISTERED, network_choices, weights_of
 from pipeline.batch_file import NetworkSource
-from pipeline.restore import Network
-from pipeline.training_job import WEIGHTS
 from storage import files
-from storage.model_files import PROGRAM
-from storage.model_registry import ModelRegistry
-
-REGISTERED = "models:/"
-ALIAS = " (@"
-SHIPPED = " (shipped)"
+from storage.restore_manifest import UsedNetwork, read_settings
 
 
-def network_sources(model: str | None) -> tuple[NetworkSource, ...]:
-    """Return the files of the networks that `available_networks(model)` names, in its order.
+def networks_for(
+    outputs: str, model: str | None = None, *, new_networks: bool = False
+) -> tuple[UsedNetwork, ...]:
+    """Return the networks to restore with: those that an output folder was begun with, if any.
+
+    With `model`, see `network_choices`, or `new_networks` the folder is not asked. Raises
+    ConnectionError when the registry does not answer, and ValueError when there is no such network
+    or one that was recorded is gone.
+    """
+    recorded = None if model or new_networks else read_settings(outputs)
+    if recorded is None:
+        return tuple(network_choices(model, strict=True))
+    for network in recorded.networks:
+        _check_is_there(network, outputs)
+    return recorded.networks
+
+
+def fetch(network: UsedNetwork) -> NetworkSource:
+    """Return the file of a network, downloaded once.
 
     A registered program's digests are verified, and one with a pickle inside is refused.
     """
-    return tuple(_source(network) for network in available_networks(model))
+    if network.uri.startswith(REGISTERED):
+        from flows import registered  # imports MLflow, which takes seconds
 
-
-def used_networks(sources: Sequence[NetworkSource]) -> str:
-    """Return the networks' names for people."""
-    return ", ".join(source.name for source in sources)
-
-
-def _source(network: Network) -> NetworkSource:
-    """Find a network's file by its name, which tells where it comes from."""
-    if network.name.startswith(REGISTERED):
-        return _registered(network, network.name.partition(ALIAS)[0])
-    weights = network.name
-    if weights.endswith(SHIPPED):
-        weights = str(ZOO / f"{weights.removesuffix(SHIPPED)}.safetensors")
-    inside = files.join(weights, WEIGHTS)
-    if files.exists(inside):
-        weights = inside
+        return registered.program_of(network)
     return NetworkSource(
         name=network.name,
         qfs=network.qfs,
         file="weights.safetensors",
-        content=files.read_bytes(weights),
+        content=files.read_bytes(weights_of(network.uri)),
         asked=network.asked,
     )
 
 
-def _registered(network: Network, uri: str) -> NetworkSource:
-    registry = ModelRegistry(settings().mlflow_uri)
-    registry.load(uri)  # refuses pickles; the files downloaded below have the same digests
-    tags = registry.resolve(uri).tags
-    with tempfile.TemporaryDirectory() as scratch:
-        content = (registry.download(uri, Path(scratch)) / PROGRAM).read_bytes()
-    field, multiple = tags.get("receptive_field"), tags.get("multiple")
-    return NetworkSource(
-        name=network.name,
-        qfs=network.qfs,
-        file="program.pt2",
-        content=content,
-        asked=network.asked,
-        receptive_field=int(field) if field else None,
-        multiple=int(multiple) if multiple else None,
-        takes_table=tags.get("needs_table") == str(True),
-    )
+def names_of(networks: Sequence[UsedNetwork]) -> str:
+    """Return the networks' names for people."""
+    return ", ".join(network.name for network in networks)
+
+
+def _check_is_there(network: UsedNetwork, outputs: str) -> None:
+    """Raise ValueError unless a recorded network is there and its file is the same."""
+    try:
+        (found,) = network_choices(network.uri, strict=True)
+        reason = "" if found.sha256 == network.sha256 else "its file has changed"
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        raise ValueError(
+            f"{outputs} was begun with {network.name}, which is gone: {reason}. Add "
+            "--new-networks to restore what is not done yet with today's"
+        )

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from flows.networks import open_network
 from flows.settings import settings
-from pipeline.restore import Network, when_used
+from pipeline.batch_file import NetworkSource
 from pipeline.tiles import Restorer
 from storage.model_files import RegistryError
 from storage.model_registry import ModelRegistry, RegisteredVersion, scores_of
+from storage.programs import PROGRAM_DIGEST, checked_program
+from storage.restore_manifest import UsedNetwork
 
 RESCALED = "-rescaled-"
 """Part of the names of networks for pictures that were made smaller before they were compressed."""
@@ -16,23 +18,27 @@ RESCALED = "-rescaled-"
 log = logging.getLogger(__name__)
 
 
-def champions() -> Sequence[Network]:
-    """Return every registered champion for photographs as they are; nothing if none answers.
+def champions(*, strict: bool) -> Sequence[UsedNetwork]:
+    """Return every registered champion for photographs as they are.
 
-    Of those scored on the same dataset, the one with the higher PSNR comes first.
+    Of those scored on the same dataset, the one with the higher PSNR comes first. If the registry
+    does not answer there are none, with a warning, or if `strict`, ConnectionError is raised.
     """
     try:
         models = ModelRegistry(settings().mlflow_uri).list_models()
     except Exception as error:  # a damaged database fails in many ways; the others do without it
-        log.warning("only shipped networks are used: %s", str(error).partition("\n")[0])
+        reason = str(error).partition("\n")[0]
+        if strict:
+            raise ConnectionError(f"which networks are champions is not known: {reason}") from error
+        log.warning("only shipped networks are used: %s", reason)
         return []
     held = [v for versions in models.values() for v in versions if "champion" in v.aliases]
     usable = [v for v in held if _qfs(v) and RESCALED not in v.name]
-    return [_network(found, "champion") for found in sorted(usable, key=_rank)]
+    return [_choice(found, "champion") for found in sorted(usable, key=_rank)]
 
 
-def named_network(model: str, *, known: str) -> Network:
-    """Return the registered network that a user asked for, loaded.
+def named_choice(model: str, *, known: str) -> UsedNetwork:
+    """Return the registered network that a user asked for.
 
     `known` lists the shipped networks. Raises ValueError that lists what there is when the model,
     version or alias does not exist or does not say which quality factors it is for.
@@ -40,27 +46,63 @@ def named_network(model: str, *, known: str) -> Network:
     try:
         found = ModelRegistry(settings().mlflow_uri).resolve(model)
     except RegistryError as error:
-        raise ValueError(f"{error}. Shipped networks: {known}") from error
+        raise _explained(error, f"{error}. Shipped networks: {known}") from error
     if not _qfs(found):
         raise ValueError(
             f"{found.uri} has no tag `qfs`, the quality factors that it is for: qfactory did not "
             f"register it. Shipped networks: {known}"
         )
     _, at, alias = model.partition("@")
-    return _network(found, alias if at else "", asked=True)
+    return _choice(found, alias if at else "", asked=True)
 
 
-def _network(found: RegisteredVersion, alias: str, *, asked: bool = False) -> Network:
-    def load() -> Restorer:
-        try:
-            restorer = open_network(found.uri).restorer
-        except RegistryError as error:
-            raise ValueError(str(error)) from error
-        assert restorer is not None  # only `jpeg` has none
-        return restorer
+def restorer_of(network: UsedNetwork) -> Restorer:
+    """Load a network from the registry. Raises ValueError when its files are no good."""
+    try:
+        restorer = open_network(network.uri).restorer
+    except RegistryError as error:
+        raise ValueError(str(error)) from error
+    assert restorer is not None  # only `jpeg` has none
+    return restorer
 
-    name = f"{found.uri} (@{alias})" if alias else found.uri
-    return Network(name=name, qfs=_qfs(found), restorer=when_used(load), asked=asked)
+
+def program_of(network: UsedNetwork) -> NetworkSource:
+    """Download a network from the registry, for workers that cannot reach it.
+
+    Raises ValueError when its files are no good, ConnectionError when the registry does not answer.
+    """
+    registry = ModelRegistry(settings().mlflow_uri)
+    try:
+        tags = registry.resolve(network.uri).tags
+        content = checked_program(registry, network.uri)
+    except RegistryError as error:
+        raise _explained(error, str(error)) from error
+    field, multiple = tags.get("receptive_field"), tags.get("multiple")
+    return NetworkSource(
+        name=network.name,
+        qfs=network.qfs,
+        file="program.pt2",
+        content=content,
+        asked=network.asked,
+        receptive_field=int(field) if field else None,
+        multiple=int(multiple) if multiple else None,
+        takes_table=tags.get("needs_table") == str(True),
+    )
+
+
+def _explained(error: RegistryError, message: str) -> ValueError | ConnectionError:
+    """Return what the user is told: the registry names a cause where it did not answer."""
+    return ValueError(message) if error.__cause__ is None else ConnectionError(message)
+
+
+def _choice(found: RegisteredVersion, alias: str, *, asked: bool = False) -> UsedNetwork:
+    return UsedNetwork(
+        name=f"{found.uri} (@{alias})" if alias else found.uri,
+        uri=found.uri,
+        qfs=_qfs(found),
+        sha256=found.tags.get(PROGRAM_DIGEST, ""),
+        asked=asked,
+    )
 
 
 def _qfs(found: RegisteredVersion) -> tuple[int, ...]:

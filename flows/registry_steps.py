@@ -25,6 +25,7 @@ from pipeline.scores import Comparison
 from pipeline.training_job import TrainingResult
 from pipeline.weights import load_network
 from storage import files
+from storage.gate import GateScores
 from storage.model_registry import (
     ModelRegistry,
     RegisteredVersion,
@@ -128,29 +129,30 @@ def register_network(
                 served=export.served,
             )
     comparison = next(iter(scores.values()))
-    rescore_champion(registry, name, comparison.restored.dataset, recipe)
-    decision = registry.promote(
-        name,
-        found.version,
-        gate_scores(comparison.restored, recipe.evaluation_qfs),
-        jpeg=gate_scores(comparison.jpeg, recipe.evaluation_qfs),
-    )
+    scored = gate_scores(comparison.restored, recipe.evaluation_qfs)
+    jpeg = gate_scores(comparison.jpeg, recipe.evaluation_qfs)
+    rescore_champion(registry, name, jpeg, recipe)
+    decision = registry.promotions.promote(name, found.version, scored, jpeg=jpeg)
     say(f"registered {found.uri} as @{decision.alias}: {decision.reason}")
     return found, decision.alias
 
 
-def rescore_champion(registry: ModelRegistry, name: str, dataset: str, recipe: Recipe) -> None:
-    """Score the standing champion on the gate set too, if it was promoted on another one."""
+def rescore_champion(registry: ModelRegistry, name: str, jpeg: GateScores, recipe: Recipe) -> None:
+    """Score the standing champion on the dataset and QFs of `jpeg`, if it was scored on others.
+
+    `jpeg` is recorded with its scores.
+    """
     champion = registry.champion(name)
     known = scores_of(champion)
-    if champion is None or (known is not None and known.dataset == dataset):
+    if champion is None or (known is not None and known.label == jpeg.label):
         return
-    sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    qfs, protocol = recipe.evaluation_qfs, protocol_of(recipe.patches.degradation)
+    sources = datasets.list_images(jpeg.dataset, root=settings().datasets_root, purpose="evaluate")
+    protocol = protocol_of(recipe.patches.degradation)
     restorer = open_network(champion.uri).restorer
-    result = evaluate(restorer, load_images(sources), dataset, qfs, protocol)
-    registry.promote(name, champion.version, gate_scores(result, qfs))
-    say(f"{champion.uri} was scored on {dataset} as well, to be compared")
+    result = evaluate(restorer, load_images(sources), jpeg.dataset, jpeg.qfs, protocol)
+    scored = gate_scores(result, jpeg.qfs)
+    registry.promotions.promote(name, champion.version, scored, jpeg=jpeg)
+    say(f"{champion.uri} was scored on {jpeg.label} as well, to be compared")
 
 
 def _sha256_of(uri: str) -> str:

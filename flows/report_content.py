@@ -8,10 +8,8 @@ from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.degrade import STANDARD
 from pipeline.evaluate import NamedImage, load_images
-from pipeline.qf_transfer import QfTransfer
-from pipeline.rate_distortion import RateDistortion
 from pipeline.report import Picture, Report, ReportedNetwork, surroundings
-from pipeline.report_analyses import Analysed, analyse
+from pipeline.report_analyses import Analysed, Analyses, analyse
 from pipeline.report_pictures import choose_images, picture_of
 from pipeline.scores import EvaluationResult
 from pipeline.tiles import Restorer
@@ -23,9 +21,9 @@ PICTURES_EACH = 4
 ANALYSES_S = 10.0
 """Seconds that the analyses of a report may take, about."""
 LEFT_OUT = (
-    f"Rate-distortion curves and the QF-transfer matrix are left out: one image would take more "
-    f"than {ANALYSES_S:.0f} seconds here. `qfactory analyze rate-distortion` and `qfactory analyze "
-    "transfer` make them."
+    "Rate-distortion curves and the QF-transfer matrix are left out: a detail of one image would "
+    f"take more than {ANALYSES_S:.0f} seconds here. `qfactory analyze rate-distortion` and "
+    "`qfactory analyze transfer` make them."
 )
 
 
@@ -51,10 +49,10 @@ def report_of(
     The analyses are of the first set, and left out, with a note, where even one image takes long.
     """
     opened = {network.reported.name: network.open() for network in networks}
-    curves, matrices, notes = None, {}, ()
+    analyses, notes = Analyses(), ()
     if (gate := _analysed_set(networks, jpeg)) is not None:
-        curves, matrices = _analyses(gate, networks, opened)
-        notes = () if curves is not None else (LEFT_OUT,)
+        analyses = _analyses(gate, networks, opened)
+        notes = () if analyses.curves is not None else (LEFT_OUT,)
     return Report(
         title=title,
         command=command,
@@ -62,8 +60,9 @@ def report_of(
         networks=tuple(network.reported for network in networks),
         jpeg=tuple(jpeg),
         pictures=tuple(_pictures(networks, opened)),
-        transfers=matrices,
-        rate_distortion=curves,
+        transfers=analyses.matrices,
+        rate_distortion=analyses.curves,
+        analysed=analyses.images,
         made={"commit": git_commit(), **surroundings()},
         notes=notes,
     )
@@ -94,13 +93,13 @@ def _analysed_set(
 
 def _analyses(
     dataset: str, networks: Sequence[ScoredNetwork], opened: Mapping[str, Restorer]
-) -> tuple[RateDistortion | None, dict[str, QfTransfer]]:
+) -> Analyses:
     analysed = {
         network.reported.name: Analysed(
             restorer=opened[network.reported.name],
             architecture=network.reported.architecture,
             qfs=network.qfs,
-            seconds_per_mpx=network.reported.scores[0].restored.rows[0].seconds_per_mpx,
+            scores=network.reported.scores[0],
         )
         for network in networks
         if network.reported.scores[0].restored.degradation == STANDARD

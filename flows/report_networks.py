@@ -1,19 +1,23 @@
-"""Networks of a report that a user named: how they were made, as registry or file tells it."""
+"""The report of an evaluation; how networks were made, as the registry or a file tells it."""
 
 import json
 from collections.abc import Mapping, Sequence
+from shlex import join
 
-from flows.networks import OpenNetwork
-from flows.report_content import ScoredNetwork
+from flows.networks import OpenNetwork, open_network
+from flows.report_content import ScoredNetwork, report_of
 from flows.settings import settings
 from models import ARCHITECTURES
-from pipeline.report import Cost, Curve, ReportedNetwork, cost_of, finite_curve
-from pipeline.scores import Comparison
+from pipeline.degrade import STANDARD, Protocol
+from pipeline.report import Cost, Curve, Report, ReportedNetwork, cost_of, finite_curve
+from pipeline.scores import Comparison, EvaluationResult
 from pipeline.training_job import WEIGHTS
 from pipeline.weights import load_weights
 from storage import files
 from storage.model_registry import ModelRegistry
+from storage.patch_store import open_store
 from storage.recorded_runs import RecordedRuns, TrackingError
+from storage.schema import StoreError
 
 TAGS = {
     "recipe": "recipe",
@@ -29,6 +33,27 @@ TAGS = {
     "weights": "weights",
 }
 """Tags of registered versions, and what a report calls them."""
+
+
+def evaluation_report(
+    network: str,
+    scored: Sequence[Comparison | EvaluationResult],
+    dataset: Sequence[str],
+    qf: Sequence[int],
+    degradation: Protocol = STANDARD,
+) -> Report:
+    """Return the report of what `flows.scoring.score_beside_jpeg` found on each set."""
+    opened = open_network(network)
+    words = ["qfactory", "evaluate", network, "--dataset", *dataset, "--qf", *map(str, qf)]
+    words += [] if degradation == STANDARD else ["--degradation", degradation]
+    comparisons = [one for one in scored if isinstance(one, Comparison)]
+    networks = [of_evaluation(network, opened, comparisons)] if comparisons else []
+    return report_of(
+        f"Evaluation of {opened.label}",
+        join(words),
+        networks,
+        jpeg=[one for one in scored if isinstance(one, EvaluationResult)],
+    )
 
 
 def of_evaluation(network: str, opened: OpenNetwork, scores: Sequence[Comparison]) -> ScoredNetwork:
@@ -63,11 +88,32 @@ def recorded_curves(run_id: str) -> tuple[Curve, Curve]:
     return finite_curve(loss), finite_curve(held_out)
 
 
+def made_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return how a network was made, in words, by the tags of its registered version.
+
+    What the store version tells of its patches is added while that version can be read.
+    """
+    told = {title: tags[tag] for tag, title in TAGS.items() if tags.get(tag)}
+    return told | _made_of_store(tags.get("store_version", ""))
+
+
+def _made_of_store(name: str) -> dict[str, str]:
+    """Return what a store version, `<URI>@<number>`, is made of; nothing if it is not there."""
+    uri, _, number = name.rpartition("@")
+    try:
+        version = open_store(uri, int(number))
+    except (ValueError, OSError, StoreError):
+        return {}
+    return {
+        "patches": f"{version.rows:,} of {version.images:,} images",
+        "packages of the patches": ", ".join(f"{n} {v}" for n, v in version.packages.items()),
+    }
+
+
 def _made_by_registry(network: str) -> tuple[dict[str, str], Mapping[str, object], str | None]:
     found = ModelRegistry(settings().mlflow_uri).resolve(network)
     options = json.loads(found.tags.get("recipe_settings", "{}")).get("options", {})
-    told = {title: found.tags[tag] for tag, title in TAGS.items() if tag in found.tags}
-    return {"model": found.uri, **told}, options, found.run_id
+    return {"model": found.uri, **made_of(found.tags)}, options, found.run_id
 
 
 def _made_by_checkpoint(network: str) -> tuple[dict[str, str], Mapping[str, object]]:

@@ -1,7 +1,6 @@
 """What people read afterwards: MLflow parameters and files, Prefect tables, pictures."""
 
 import json
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
-from flows.score_tables import score_rows
+from flows.score_tables import label_of, score_rows
 from flows.settings import git_commit, settings
 from pipeline import datasets, jpeg, pictures, published
 from pipeline.degrade import before_jpeg
@@ -20,6 +19,7 @@ from pipeline.evaluate import jpeg_table, load_images
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison, EvaluationResult
 from pipeline.tiles import Restorer
+from storage.mlflow_client import shown_uri
 from storage.patch_store import StoreVersion
 from storage.tracking import TrackedRun
 
@@ -29,7 +29,7 @@ MLFLOW_PAGE = "http://127.0.0.1:5000"
 def mlflow_command() -> str:
     """Return the command that opens MLflow's pages."""
     if settings().tracking_uri:
-        return f"open {settings().mlflow_uri}"
+        return f"open {shown_uri(settings().mlflow_uri)}"
     return f"{_tool('mlflow')} ui --backend-store-uri {settings().mlflow_uri}"
 
 
@@ -172,7 +172,7 @@ def scores_artifact(name: str, comparison: Comparison, architecture: str | None 
 
 def link_artifact(run: TrackedRun) -> None:
     """Leave a link to the MLflow run as a Prefect artifact; nothing if it was not recorded."""
-    if page := run.page_at(settings().tracking_uri or MLFLOW_PAGE):
+    if page := run.page_at(mlflow_server()):
         text = f"MLflow run {run.name}"
         create_link_artifact(
             page,
@@ -181,9 +181,9 @@ def link_artifact(run: TrackedRun) -> None:
         )
 
 
-def label_of(text: str) -> str:
-    """Return the label of a set or of a published row as a part of metric and file names."""
-    return re.sub(r"[^\w.]+", "-", text).strip("-")
+def mlflow_server() -> str:
+    """Return the address of MLflow's pages, without a password."""
+    return shown_uri(settings().tracking_uri or MLFLOW_PAGE)
 
 
 def _tool(name: str) -> str:

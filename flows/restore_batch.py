@@ -9,13 +9,14 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from flows.network_sources import network_sources, used_networks
+from flows.network_sources import fetch, names_of, networks_for
 from flows.progress import progress, say
 from flows.runtime import is_transient, ray_session
-from pipeline.batch_plan import Kind
 from pipeline.batch_restore import restore_all
 from pipeline.batch_run import Batch, BatchProgress, BatchReport
+from pipeline.photo_files import Kind
 from pipeline.restore import MAX_PIXELS
+from storage.restore_manifest import UsedNetwork
 
 Place = Annotated[str, Field(min_length=1, description="A folder or bucket: a path, s3://, gs://")]
 Pixels = Annotated[int, Field(ge=1, description="Photographs with more pixels are refused")]
@@ -41,6 +42,8 @@ class RestoredBatch:
     """Photographs that were restored before."""
     failed: int
     """Photographs that have no output, in this run or before."""
+    rejected_before: int
+    """Of those, what earlier runs rejected and this one did not try again."""
     reasons: dict[str, int]
     """Photographs by the reason why they failed, the most frequent first."""
     examples: dict[str, str]
@@ -56,6 +59,7 @@ def restore_batch(
     max_pixels: Pixels = MAX_PIXELS,
     actors: Actors | None = None,
     retry_failed: bool = False,
+    new_networks: bool = False,
 ) -> RestoredBatch:
     """Restore every JPEG of a folder or bucket; what earlier runs finished is not done again.
 
@@ -63,25 +67,42 @@ def restore_batch(
         inputs: folder or bucket with JPEG files in it or below it: a path, s3://, gs://
         outputs: folder or bucket of the restored files and of manifest.parquet
         model: the network: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, NAME, a shipped network or
-            weights; by default the one that suits each photograph
+            weights; by default the one that suits each photograph, of those that `outputs` was
+            begun with, else of today's champions and the shipped ones
         format: format of the restored files, `png` or `jpeg`
         max_pixels: photographs with more pixels are refused
-        actors: photographs restored at once; by default one a GPU of the cluster, else one a core
-        retry_failed: try again what failed in earlier runs
+        actors: photographs restored at once; by default one a GPU of the cluster where all
+            networks are weights, else one a core
+        retry_failed: try again what earlier runs rejected, too; other failures always are
+        new_networks: restore what is not done yet with other networks than `outputs` was begun with
     """
     batch = Batch(
         inputs=inputs,
         outputs=outputs,
-        sources=network_sources(model),
+        networks=choose_networks(outputs, model, new_networks),
+        fetch=fetch,
         kind=format,
         max_pixels=max_pixels,
         retry_failed=retry_failed,
+        new_networks=new_networks,
     )
     with ray_session():
         report = restore_photographs(batch, actors)
     result = summary(batch, report)
     describe(result)
     return result
+
+
+@task(
+    name="choose networks",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def choose_networks(outputs: str, model: str | None, new_networks: bool) -> tuple[UsedNetwork, ...]:
+    """Choose the networks; again after the registry did not answer."""
+    return networks_for(outputs, model, new_networks=new_networks)
 
 
 @task(
@@ -112,10 +133,11 @@ def summary(batch: Batch, report: BatchReport) -> RestoredBatch:
     return RestoredBatch(
         outputs=batch.outputs,
         manifest=report.manifest,
-        networks=used_networks(batch.sources),
+        networks=names_of(batch.networks),
         restored=report.restored,
         skipped=report.skipped,
         failed=len(report.failures),
+        rejected_before=report.skipped_rejected,
         reasons=dict(reasons.most_common(REASONS)),
         examples=examples,
     )
@@ -124,6 +146,8 @@ def summary(batch: Batch, report: BatchReport) -> RestoredBatch:
 def table_of(result: RestoredBatch) -> list[dict[str, object]]:
     """Return how many photographs were restored, were done before, and failed for which reason."""
     counts = {"restored": result.restored, "done before": result.skipped, "failed": result.failed}
+    if result.rejected_before:
+        counts["  of these tried again only with --retry-failed"] = result.rejected_before
     return [
         *({"what": what, "photographs": n, "such as": ""} for what, n in counts.items()),
         *(

@@ -4,11 +4,9 @@ import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-Kind = Literal["png", "jpeg"]
+from pipeline.photo_files import JPEG_SUFFIXES, Kind, check_distinct, is_jpeg_name, output_name
 
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe")
 KINDS: dict[str, Kind] = {".png": "png", **dict.fromkeys(JPEG_SUFFIXES, "jpeg")}
 OTHER_PICTURES = (".avif", ".bmp", ".gif", ".heic", ".jxl", ".tif", ".tiff", ".webp")
 
@@ -56,7 +54,7 @@ def plan_restoration(inputs: Sequence[str], output: str, kind: Kind | None = Non
     jobs = {}
     for name in inputs:
         for source, below in _found(name, out):
-            target = out / (below if kind == "jpeg" else below.with_suffix(".png"))
+            target = out / output_name(below.as_posix(), kind)
             jobs.setdefault(source.resolve(), Job(source=source, target=target))
     _check(list(jobs.values()))
     return Plan(jobs=tuple(jobs.values()), kind=kind, folder=out)
@@ -89,7 +87,7 @@ def _found(name: str, out: Path) -> Iterator[tuple[Path, Path]]:
         root = _fixed_part(path)
         matches = glob.glob(name, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute ones
         candidates = sorted(map(Path, matches))
-    jpegs = [p for p in candidates if p.suffix.lower() in JPEG_SUFFIXES and p.is_file()]
+    jpegs = [p for p in candidates if is_jpeg_name(p) and p.is_file()]
     jpegs = [p for p in jpegs if not _is_output_of_before(p, out, root)]
     if not jpegs:
         raise ValueError(f"{name}: no *.jpg, *.jpeg or *.jpe there")
@@ -110,15 +108,8 @@ def _is_output_of_before(path: Path, out: Path, root: Path) -> bool:
 
 
 def _check(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve(): job.source for job in jobs}
-    targets: dict[Path, Path] = {}
+    sources = {job.source.resolve() for job in jobs}
     for job in jobs:
-        target = job.target.resolve()
-        if target in sources:
+        if job.target.resolve() in sources:
             raise ValueError(f"{job.target} is itself an input: choose another output")
-        if target in targets:
-            raise ValueError(
-                f"{targets[target]} and {job.source} would both become {job.target}: restore them "
-                "into different folders"
-            )
-        targets[target] = job.source
+    check_distinct((str(job.source), str(job.target)) for job in jobs)

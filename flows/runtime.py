@@ -1,13 +1,17 @@
-"""What every flow needs around its body: a Ray connection that ends with it, and retry rules."""
+"""What every flow needs around its body: Ray, MLflow, retry rules, the command that goes on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import join
 
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 
 from flows.settings import settings
 from pipeline import cluster
 from storage.tracking import Tracker
+
+COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another name there
 
 
 @contextmanager
@@ -44,3 +48,14 @@ def is_transient(task: object, run: object, state: State) -> bool:
     except Exception:
         return False
     return False
+
+
+def going_on() -> str:
+    """Return the command that does the running flow again, without what would start it anew."""
+    words = ["qfactory", *COMMANDS.get(str(flow_run.flow_name), (str(flow_run.flow_name),))]
+    for name, value in flow_run.parameters.items():
+        if value is None or value is False or name == "fresh":
+            continue
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return join(words)

@@ -1,5 +1,6 @@
 """Scores as the rows of a table for people, with the papers' own results beside ours."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from pipeline import published
@@ -50,6 +51,11 @@ def result_rows(
             lines.insert(0, ("JPEG", of_jpeg))
         rows += _rows(row, lines)
     return rows
+
+
+def label_of(text: str) -> str:
+    """Return the label of a set or of a published row as a part of metric and file names."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
 def _rows(

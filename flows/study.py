@@ -8,7 +8,7 @@ from flows.data_steps import refuse_evaluation_images, scan_sources
 from flows.model_steps import TrainedModel, TrainingPlan, check_batches, use_gpus
 from flows.parameters import Name, RecipePatterns, Reference, References, Steps, Threads, Workers
 from flows.recipe_graph import ordered_recipes
-from flows.report_output import WrittenReport
+from flows.report import WrittenReport
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.side_by_side import Outcome
@@ -84,8 +84,9 @@ def run_study(
 ) -> StudyResult:
     """Train the recipes, each after what it starts from, in one MLflow experiment.
 
-    `params` are recorded in its parent run, and `summarise` may add to that when all recipes are
-    done. Raises StudyError, with the result, when a recipe failed.
+    `params` are recorded in its parent run. When all recipes are done, `summarise` adds to that
+    run what takes the place of the report. Raises StudyError, with the result, when a recipe
+    failed.
     """
     check_batches(ordered, plan.workers)
     evaluated = hashes_of(plan.evaluate_on)
@@ -106,9 +107,10 @@ def run_study(
             with tracker, tracker.study(name, tags={"git_commit": git_commit()}) as parent:
                 parent.log_params(params)
                 outcomes = train_all(ordered, versions, parent, plan, at_once=room.trainings)
-                if summarise is not None:
+                if summarise is None:
+                    written = report_study(parent, name, ordered, versions, outcomes)
+                else:
                     summarise(parent, outcomes)
-                written = report_study(parent, name, ordered, versions, outcomes)
                 raise_failures(outcomes)
         except StudyError as error:
             error.result = study_result(name, outcomes, tracker.unrecorded, written)

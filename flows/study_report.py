@@ -1,25 +1,22 @@
-"""The report of a study, and the command that the study was, or goes on with."""
+"""The report of a study, and how its networks were made."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from shlex import join
-
-from prefect.runtime import flow_run
 
 from flows.model_steps import TrainedModel
 from flows.networks import restorer_of
+from flows.registry_steps import model_name
+from flows.report import WrittenReport, default_path, write_report
 from flows.report_content import ScoredNetwork, report_of
-from flows.report_networks import recorded_curves
-from flows.report_output import PAGE, WrittenReport, write_report
-from flows.reporting import label_of
-from flows.settings import settings
+from flows.report_networks import made_of, recorded_curves
+from flows.runtime import going_on
+from flows.settings import git_commit, settings
 from flows.side_by_side import Outcome
 from pipeline.recipes import Recipe
 from pipeline.report import ReportedNetwork, cost_of, finite_curve
+from storage.model_registry import ModelRegistry, RegisteredVersion, RegistryError
 from storage.patch_store import StoreVersion
 from storage.tracking import TrackedRun
-
-COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another name there
 
 
 def report_study(
@@ -42,7 +39,7 @@ def report_study(
         return WrittenReport()
     return write_report(
         run,
-        settings().reports / label_of(name) / PAGE,
+        default_path(name),
         lambda: report_of(f"Study {name}", going_on(), [of_study(*each) for each in made]),
     )
 
@@ -71,31 +68,42 @@ def of_study(model: TrainedModel, recipe: Recipe, version: StoreVersion) -> Scor
     )
 
 
-def going_on() -> str:
-    """Return the command that does the running flow again, without what would start it anew."""
-    words = ["qfactory", *COMMANDS.get(str(flow_run.flow_name), (str(flow_run.flow_name),))]
-    for name, value in flow_run.parameters.items():
-        if value is None or value is False or name == "fresh":
-            continue
-        values = [] if value is True else value if isinstance(value, list) else [value]
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return join(words)
-
-
 def _made_by_study(model: TrainedModel, recipe: Recipe, version: StoreVersion) -> dict[str, str]:
-    start = recipe.init_from
-    registered = f"{model.model} (@{model.alias})" if model.model else "no"
+    start, registered = recipe.init_from, _registered(model, recipe)
+    alias = f" (@{model.alias})" if model.alias else ""
     return {
-        "recipe": recipe.name,
+        "model": f"{registered.uri}{alias}" if registered is not None else "not registered",
+        "in this study": model.state,
         "after": recipe.source,
         "starts from": f"the weights of {start.recipe}" if start is not None else "",
-        "trained for QF": ", ".join(map(str, recipe.qfs)),
-        "steps": f"{model.steps:,}",
-        "training time, s": f"{model.seconds:.0f}",
-        "weights": f"{model.weights} ({model.state})",
-        "registered": registered,
-        "dataset": f"{version.dataset} ({version.images:,} images, {version.rows:,} patches)",
-        "dataset fingerprint": version.dataset_fingerprint,
-        "store version": version.name,
-        "recipe fingerprint": recipe.fingerprint,
+        **made_of(registered.tags if registered is not None else _tags(model, recipe, version)),
+    }
+
+
+def _registered(model: TrainedModel, recipe: Recipe) -> RegisteredVersion | None:
+    """Return the registered version of these weights; None if there is none to be found."""
+    registry = ModelRegistry(settings().mlflow_uri)
+    try:
+        if model.model is not None:
+            return registry.resolve(model.model)
+        if model.state == "reused":
+            return registry.find_version(model_name(recipe), {"weights": model.weights})
+    except RegistryError:
+        pass
+    return None
+
+
+def _tags(model: TrainedModel, recipe: Recipe, version: StoreVersion) -> dict[str, str]:
+    """Return what the tags of a version of these weights would say."""
+    return {
+        "recipe": recipe.name,
+        "qfs": " ".join(map(str, recipe.qfs)),
+        "steps": str(model.steps),
+        "seconds": f"{model.seconds:.1f}",
+        "dataset": version.dataset,
+        "dataset_fingerprint": version.dataset_fingerprint,
+        "store_version": version.name,
+        "recipe_fingerprint": recipe.fingerprint,
+        "git_commit": git_commit() if model.state == "trained" else "",
+        "weights": model.weights,
     }

@@ -9,10 +9,10 @@ from prefect.artifacts import create_table_artifact
 
 from flows.model_steps import TrainedModel
 from flows.progress import say
-from flows.report_output import WrittenReport
+from flows.report import WrittenReport
+from flows.runtime import going_on
 from flows.score_tables import Row, score_rows
 from flows.side_by_side import Outcome
-from flows.study_report import going_on
 
 REASON_LENGTH = 600
 

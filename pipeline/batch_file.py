@@ -12,18 +12,23 @@ from pathlib import Path
 
 import torch
 
-from pipeline.batch_plan import Kind, Photo, output_name
+from pipeline.batch_plan import Photo
+from pipeline.photo_files import Kind, output_name
 from pipeline.restore import Network, PhotographRejected, restore_jpeg, when_used
 from pipeline.tiles import Restorer, network_restorer
 from pipeline.weights import load_network
 from storage import files
-from storage.restore_manifest import FileResult, UsedNetwork
+from storage.restore_manifest import FileResult
 from storage.schema import StoreError
 
 PROGRAM = ".pt2"
 READ_ATTEMPTS = 3
 FIRST_WAIT_S = 0.5
 REASON_LENGTH = 500
+NO_NETWORK = (
+    "no network to restore with: name one with --model NAME|WEIGHTS, or train one with "
+    "`qfactory study`"
+)
 ONE_FILE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}
 """Errors of writing that say something of one file, not of the disk."""
 
@@ -56,14 +61,13 @@ class NetworkSource:
         return self.file.endswith(PROGRAM)
 
     @property
-    def used(self) -> UsedNetwork:
-        """What the manifest says of it."""
-        digest = hashlib.sha256(self.content).hexdigest()
-        return UsedNetwork(name=self.name, qfs=self.qfs, sha256=digest)
+    def sha256(self) -> str:
+        """Digest of its file."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BatchJob:
     """What holds for every photograph of a run."""
 
     outputs: str
@@ -73,13 +77,13 @@ class Job:
     run: int
     """Number of the run, from 1."""
     touched: Mapping[str, FileResult]
-    """See pipeline.batch_plan.Plan."""
+    """See pipeline.batch_plan.BatchPlan."""
 
 
 def check_networks(sources: Sequence[NetworkSource]) -> None:
     """Raise ValueError unless there are networks, and all of them can be opened."""
     if not sources:
-        raise ValueError("no network to restore with: train one with `qfactory study`")
+        raise ValueError(NO_NETWORK)
     for source in sources:
         _restorer_of(source)
 
@@ -97,7 +101,7 @@ def open_networks(sources: Sequence[NetworkSource]) -> list[Network]:
     ]
 
 
-def restore_file(photo: Photo, job: Job, networks: Sequence[Network]) -> FileResult:
+def restore_file(photo: Photo, job: BatchJob, networks: Sequence[Network]) -> FileResult:
     """Restore one photograph and publish its output; a photograph's own faults become its result.
 
     Raises StoreError when nothing can be written, and ConnectionError when an object store does
@@ -109,8 +113,14 @@ def restore_file(photo: Photo, job: Job, networks: Sequence[Network]) -> FileRes
     return replace(result, run=job.run, finished=datetime.now(UTC), seconds=round(seconds, 4))
 
 
-def failure(photo: Photo, job: Job, reason: str, *, sha256: str = "") -> FileResult:
-    """Return the result of a photograph that could not be restored."""
+def rejection(photo: Photo, job: BatchJob, reason: str, *, sha256: str = "") -> FileResult:
+    """Return the result of a photograph that cannot be restored, for what it is."""
+    failed = failure(photo, job, reason, sha256=sha256)
+    return replace(failed, state="rejected", max_pixels=job.max_pixels)
+
+
+def failure(photo: Photo, job: BatchJob, reason: str, *, sha256: str = "") -> FileResult:
+    """Return the result of a photograph that was not restored; the next run tries it again."""
     return FileResult(
         input=photo.name,
         bytes=photo.bytes,
@@ -124,7 +134,7 @@ def failure(photo: Photo, job: Job, reason: str, *, sha256: str = "") -> FileRes
     )
 
 
-def _restored(photo: Photo, job: Job, networks: Sequence[Network]) -> FileResult:
+def _restored(photo: Photo, job: BatchJob, networks: Sequence[Network]) -> FileResult:
     try:
         content = _read(photo.uri)
     except ConnectionError:
@@ -138,7 +148,7 @@ def _restored(photo: Photo, job: Job, networks: Sequence[Network]) -> FileResult
     try:
         restored = restore_jpeg(content, networks, kind=job.kind, max_pixels=job.max_pixels)
     except PhotographRejected as error:
-        return failure(photo, job, str(error), sha256=digest)
+        return rejection(photo, job, str(error), sha256=digest)
     except Exception as error:  # a network that diverges, memory that runs out: others go on
         return failure(photo, job, f"{type(error).__name__}: {error}", sha256=digest)
     output = output_name(photo.name, job.kind)

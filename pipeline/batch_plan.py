@@ -1,20 +1,14 @@
 """What a batch restore has to do: the photographs below a folder, less what is done already."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pipeline.folders import image_files
+from pipeline.photo_files import JPEG_SUFFIXES, Kind, check_distinct, is_jpeg_name, output_name
 from storage import files
 from storage.restore_manifest import PRIVATE, FileResult
-
-SUFFIXES = (".jpg", ".jpeg", ".jpe")
-"""Of files that are taken for JPEG photographs, in upper or lower case."""
-NAMED = 5
-
-Kind = Literal["png", "jpeg"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +29,7 @@ class Photo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BatchPlan:
     """What a run does."""
 
     todo: tuple[Photo, ...]
@@ -44,8 +38,8 @@ class Plan:
     content is the same as well, the result stands."""
     done: int
     """Photographs that were restored before."""
-    failed: int
-    """Photographs that failed before and are not tried again."""
+    rejected: int
+    """Photographs that were rejected before and are not tried again."""
 
 
 def list_photos(inputs: str) -> list[Photo]:
@@ -53,11 +47,11 @@ def list_photos(inputs: str) -> list[Photo]:
 
     Raises ValueError when there is none.
     """
-    named = [(n, uri) for n, uri in image_files(inputs) if n.lower().endswith(SUFFIXES)]
+    named = [(n, uri) for n, uri in image_files(inputs) if is_jpeg_name(PurePosixPath(n))]
     if not named:
         raise ValueError(
-            f"{inputs}: no JPEG files in it or below it ({', '.join(SUFFIXES)}); name a folder or "
-            "bucket that has some"
+            f"{inputs}: no JPEG files in it or below it ({', '.join(JPEG_SUFFIXES)}); name a "
+            "folder or bucket that has some"
         )
     if any("://" in uri for _, uri in named):
         return _stored_photos(inputs, named)
@@ -73,11 +67,6 @@ def list_outputs(outputs: str) -> dict[str, int]:
     return {name: size for name, size in below.items() if not name.startswith(f"{PRIVATE}/")}
 
 
-def output_name(name: str, kind: Kind) -> str:
-    """Return the path of a photograph's output below the outputs' folder; a JPEG keeps its name."""
-    return name if kind == "jpeg" else str(PurePosixPath(name).with_suffix(".png"))
-
-
 def check_places(inputs: str, outputs: str) -> None:
     """Raise ValueError if one of the folders lies within the other."""
     resolved = [files.resolve(uri) for uri in (inputs, outputs)]
@@ -91,15 +80,7 @@ def check_places(inputs: str, outputs: str) -> None:
 
 def check_names(photos: Iterable[Photo], kind: Kind) -> None:
     """Raise ValueError if two photographs would have the same output."""
-    inputs = defaultdict(list)
-    for photo in photos:
-        inputs[output_name(photo.name, kind)].append(photo.name)
-    doubled = {output: names for output, names in inputs.items() if len(names) > 1}
-    if doubled:
-        listed = "; ".join(f"{' and '.join(n)} -> {o}" for o, n in list(doubled.items())[:NAMED])
-        raise ValueError(
-            f"{len(doubled)} outputs have two inputs each: {listed}. Rename or move some of them"
-        )
+    check_distinct((photo.name, output_name(photo.name, kind)) for photo in photos)
 
 
 def check_free(
@@ -110,8 +91,8 @@ def check_free(
     taken = [name for name in names if name in present]
     if taken:
         raise ValueError(
-            f"{outputs} has {len(taken)} files in the place of outputs, such as {taken[0]}, and no "
-            "batch was begun there; name an empty folder, or remove them"
+            f"{outputs} holds {len(taken)} files that new ones would replace, such as {taken[0]}, "
+            "and no restore-batch has written them; name another output folder, or move them away"
         )
 
 
@@ -120,26 +101,31 @@ def plan(
     results: Mapping[str, FileResult],
     present: Mapping[str, int],
     *,
+    max_pixels: int,
     retry_failed: bool,
-) -> Plan:
+) -> BatchPlan:
     """Return what is to be done: what has no result, changed, lost its output, or failed.
+
+    A rejected photograph would be rejected again, so it is left alone unless something changed.
 
     Args:
         photos: what there is now
         results: the manifest
         present: sizes of the outputs that there are, by name
-        retry_failed: whether photographs that failed before are tried again
+        max_pixels: photographs with more pixels are rejected
+        retry_failed: whether photographs that were rejected before are tried again, too
     """
-    todo, touched, done, failed = [], {}, 0, 0
+    todo, touched, done, rejected = [], {}, 0, 0
     for photo in photos:
         before = results.get(photo.name)
-        if before is None or before.bytes != photo.bytes:
+        if before is None or before.bytes != photo.bytes or before.state == "failed":
             todo.append(photo)
-        elif before.state == "failed":
-            if retry_failed or before.stamp != photo.stamp:
+        elif before.state == "rejected":
+            roomier = max_pixels > (before.max_pixels or 0)
+            if retry_failed or roomier or before.stamp != photo.stamp:
                 todo.append(photo)
             else:
-                failed += 1
+                rejected += 1
         elif present.get(before.output) != before.output_bytes:
             todo.append(photo)
         elif before.stamp != photo.stamp:
@@ -147,7 +133,7 @@ def plan(
             touched[photo.name] = before
         else:
             done += 1
-    return Plan(todo=tuple(todo), touched=touched, done=done, failed=failed)
+    return BatchPlan(todo=tuple(todo), touched=touched, done=done, rejected=rejected)
 
 
 def _stored_photos(inputs: str, named: Iterable[tuple[str, str]]) -> list[Photo]:

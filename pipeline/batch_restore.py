@@ -1,8 +1,9 @@
 """Restore a folder or bucket of JPEG photographs with Ray Data: resumable, with a manifest.
 
 An actor a GPU, or a core, opens the networks once and takes small batches of file names. It
-publishes each output atomically and tells of it in a part of the manifest every few seconds, so
-that a run that is killed loses at most what no part tells of yet; the next one goes on from there.
+publishes each output atomically and tells of it in a part of the manifest, at once or, of small
+photographs, every PART_SECONDS. So a run that is killed does again, of each actor, the photograph
+that it was at and those it finished in the last PART_SECONDS; the next run goes on from there.
 """
 
 import logging
@@ -20,7 +21,14 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from pipeline.batch_file import Job, NetworkSource, failure, open_networks, restore_file
+from pipeline.batch_file import (
+    BatchJob,
+    NetworkSource,
+    failure,
+    open_networks,
+    rejection,
+    restore_file,
+)
 from pipeline.batch_plan import Photo
 from pipeline.batch_run import Batch, BatchProgress, BatchReport, prepare, report
 from pipeline.cluster import cluster_cpus, cluster_gpus
@@ -28,8 +36,8 @@ from pipeline.restore import Network
 from storage.restore_manifest import FileResult, append
 from storage.schema import StoreError
 
-PART_SECONDS = 2.0
-"""How much finished work an actor keeps to itself at most."""
+PART_SECONDS = 0.2
+"""Of finished work that an actor keeps to itself, at most."""
 BATCH = 16
 """Photographs that an actor takes at once, at most."""
 BATCHES_AN_ACTOR = 8
@@ -57,7 +65,8 @@ def restore_all(
 
     Args:
         batch: what to restore, to where, and how
-        actors: how many photographs are restored at once; by default one a GPU, else one a core
+        actors: how many photographs are restored at once; by default one a GPU where all
+            networks compute on it, else one a core
         on_progress: told of every photograph, in steps of a batch
         opener: what an actor opens the networks with
 
@@ -69,9 +78,9 @@ def restore_all(
     ledger = ray.remote(_Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
     run = _Run(
         job=prepared.job,
-        sources=batch.sources,
+        sources=prepared.sources,
         opener=opener,
-        actors=actors or _room(batch.sources),
+        actors=actors or _room(prepared.sources),
         ledger=ledger.remote(),
     )
     return report(prepared, _restore(prepared.plan.todo, run, on_progress))
@@ -81,7 +90,7 @@ def restore_all(
 class _Run:
     """What every actor of a run is given."""
 
-    job: Job
+    job: BatchJob
     sources: tuple[NetworkSource, ...]
     opener: Opener
     actors: int
@@ -134,12 +143,16 @@ class _Worker:
         told = time.monotonic()
         for photo in photos:
             attempt, state = self._ask(self._run.ledger.begin.remote(photo.name))
-            if fresh and (attempt > 1 or time.monotonic() - told > PART_SECONDS):
+            if fresh and attempt > 1:  # it has killed an actor before
                 self._publish(fresh)
                 fresh, told = [], time.monotonic()
             if not state:
                 fresh.append(self._restore(photo, attempt))
-            yield state or fresh[-1].state
+                state = fresh[-1].state
+            if fresh and time.monotonic() - told > PART_SECONDS:
+                self._publish(fresh)
+                fresh, told = [], time.monotonic()
+            yield state
         if fresh:
             self._publish(fresh)
 
@@ -164,14 +177,13 @@ def _restore(
     """Restore photographs and return how many ended in which state."""
     states: Counter[str] = Counter()
     if unnameable := [photo for photo in todo if not photo.nameable]:
-        append(run.job.outputs, [failure(photo, run.job, NO_TEXT) for photo in unnameable])
-        states["failed"] = len(unnameable)
+        append(run.job.outputs, [rejection(photo, run.job, NO_TEXT) for photo in unnameable])
+        states["rejected"] = len(unnameable)
     if nameable := [photo for photo in todo if photo.nameable]:
         for state in _map(nameable, run):
             states[state] += 1
-            on_progress(
-                BatchProgress(done=states["done"], failed=states["failed"], total=len(todo))
-            )
+            failed = states["failed"] + states["rejected"]
+            on_progress(BatchProgress(done=states["done"], failed=failed, total=len(todo)))
     return states
 
 
@@ -227,5 +239,5 @@ def _room(sources: Sequence[NetworkSource]) -> int:
 
 
 def _uses_gpus(sources: Sequence[NetworkSource]) -> bool:
-    """Tell whether a GPU would be used: programs compute where they were exported, on the CPU."""
-    return cluster_gpus() > 0 and any(not s.is_program for s in sources)
+    """Tell whether GPUs are used: one program, on the CPU, would keep them and cores waiting."""
+    return cluster_gpus() > 0 and not any(s.is_program for s in sources)

@@ -1,13 +1,12 @@
 """A run over a folder of photographs: what it is given, has to do, and did. Runs without Ray."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.batch_file import Job, NetworkSource, check_networks
+from pipeline.batch_file import NO_NETWORK, BatchJob, NetworkSource, check_networks
 from pipeline.batch_plan import (
-    Kind,
+    BatchPlan,
     Photo,
-    Plan,
     check_free,
     check_names,
     check_places,
@@ -15,17 +14,21 @@ from pipeline.batch_plan import (
     list_photos,
     plan,
 )
+from pipeline.photo_files import Kind
 from pipeline.restore import MAX_PIXELS
 from storage import files
 from storage.restore_manifest import (
     BatchSettings,
     FileResult,
+    UsedNetwork,
+    check_settings,
     claim,
     manifest_uri,
     merge,
     read_results,
     read_settings,
 )
+from storage.schema import StoreError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +39,18 @@ class Batch:
     """Folder or bucket of the photographs, a path or URI."""
     outputs: str
     """Folder or bucket of the new files and of the manifest, outside `inputs`."""
-    sources: tuple[NetworkSource, ...]
-    """Networks to choose from, as `restore_jpeg` does."""
+    networks: tuple[UsedNetwork, ...]
+    """What to choose from, as `restore_jpeg` does."""
+    fetch: Callable[[UsedNetwork], NetworkSource]
+    """Returns a network's file; called only when there is something to restore."""
     kind: Kind = "png"
     """Format of the new files."""
     max_pixels: int = MAX_PIXELS
     """Photographs with more are refused."""
     retry_failed: bool = False
-    """Whether what failed in earlier runs is tried again."""
+    """Whether what earlier runs rejected is tried again, too."""
+    new_networks: bool = False
+    """Whether `networks` may be other ones than those that the outputs were begun with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,7 @@ class BatchProgress:
     done: int
     """Photographs that this run restored."""
     failed: int
+    """Photographs that it could not restore."""
     total: int
     """Photographs that this run has to do."""
 
@@ -66,11 +74,11 @@ class BatchReport:
     restored: int
     """Photographs that this run restored."""
     failed: int
-    """Photographs that failed in this run."""
+    """Photographs that this run could not restore."""
     skipped: int
     """Photographs that earlier runs had finished."""
-    skipped_failed: int
-    """Photographs that failed in earlier runs and were not tried again."""
+    skipped_rejected: int
+    """Photographs that earlier runs rejected and this one did not try again."""
     failures: tuple[FileResult, ...]
     """All photographs that have no output now."""
 
@@ -81,8 +89,10 @@ class Prepared:
 
     photos: tuple[Photo, ...]
     """All there are now."""
-    plan: Plan
-    job: Job
+    plan: BatchPlan
+    job: BatchJob
+    sources: tuple[NetworkSource, ...]
+    """The networks; none where nothing is to be done."""
 
 
 def prepare(batch: Batch) -> Prepared:
@@ -92,39 +102,70 @@ def prepare(batch: Batch) -> Prepared:
     settings; StoreError when nothing can be written there.
     """
     check_places(batch.inputs, batch.outputs)
-    check_networks(batch.sources)
+    if not batch.networks:
+        raise ValueError(NO_NETWORK)
     photos = list_photos(batch.inputs)
     check_names(photos, batch.kind)
     present = list_outputs(batch.outputs)
     if read_settings(batch.outputs) is None:
         check_free(photos, present, batch.outputs, batch.kind)
-    networks = tuple(source.used for source in batch.sources)
     inputs = _absolute(batch.inputs)
-    claim(batch.outputs, BatchSettings(inputs=inputs, kind=batch.kind, networks=networks))
+    settings = BatchSettings(inputs=inputs, kind=batch.kind, networks=batch.networks)
+    check_settings(batch.outputs, settings, new_networks=batch.new_networks)
     results = read_results(batch.outputs)
-    planned = plan(photos, results, present, retry_failed=batch.retry_failed)
-    job = Job(
+    planned = plan(
+        photos,
+        results,
+        present,
+        max_pixels=batch.max_pixels,
+        retry_failed=batch.retry_failed,
+    )
+    sources = _fetched(batch) if planned.todo else ()
+    claim(batch.outputs, settings, new_networks=batch.new_networks)
+    job = BatchJob(
         outputs=_absolute(batch.outputs),
         kind=batch.kind,
         max_pixels=batch.max_pixels,
         run=1 + max((result.run for result in results.values()), default=0),
         touched=planned.touched,
     )
-    return Prepared(photos=tuple(photos), plan=planned, job=job)
+    return Prepared(photos=tuple(photos), plan=planned, job=job, sources=sources)
 
 
 def report(prepared: Prepared, states: Mapping[str, int]) -> BatchReport:
-    """Publish the manifest of a run that ended with so many photographs in each state."""
+    """Publish the manifest of a run that ended with so many photographs in each state.
+
+    Raises StoreError if it does not tell of all of them: workers have written somewhere else.
+    """
     there = {photo.name for photo in prepared.photos}
-    results = merge(prepared.job.outputs).values()
+    outputs, run = prepared.job.outputs, prepared.job.run
+    results = merge(outputs)
+    tried = sum(states.values())
+    seen = [p for p in prepared.plan.todo if p.name in results and results[p.name].run >= run]
+    if len(seen) < tried:
+        raise StoreError(
+            f"{outputs}: results of {tried - len(seen)} of {tried} photographs are not visible "
+            "here, so workers have written them on their own disks; give s3://, gs:// or a folder "
+            "that all nodes share"
+        )
     return BatchReport(
-        manifest=manifest_uri(prepared.job.outputs),
+        manifest=manifest_uri(outputs),
         restored=states.get("done", 0),
-        failed=states.get("failed", 0),
+        failed=tried - states.get("done", 0),
         skipped=prepared.plan.done,
-        skipped_failed=prepared.plan.failed,
-        failures=tuple(r for r in results if r.state == "failed" and r.input in there),
+        skipped_rejected=prepared.plan.rejected,
+        failures=tuple(r for r in results.values() if r.state != "done" and r.input in there),
     )
+
+
+def _fetched(batch: Batch) -> tuple[NetworkSource, ...]:
+    """Fetch the networks. Raises ValueError for a file that is not the recorded one."""
+    sources = tuple(batch.fetch(network) for network in batch.networks)
+    for network, source in zip(batch.networks, sources, strict=True):
+        if network.sha256 != source.sha256:
+            raise ValueError(f"{network.name}: its file has just changed; run it again")
+    check_networks(sources)
+    return sources
 
 
 def _absolute(uri: str) -> str:

@@ -49,10 +49,15 @@ def base_chart(rows: Sequence[Mapping[str, object]]) -> alt.Chart:
 def colour_by_name(
     names: Sequence[str], fixed: Sequence[str], *, legend: alt.Legend, field: str = "name"
 ) -> alt.Color:
-    """Colour by name: the colour follows the place in `fixed`, the legend the order of `names`."""
+    """Colour by name: the colour follows the place in `fixed`, the legend the order of `names`.
+
+    A single name has no legend.
+    """
     colours = [COLOURS[fixed.index(name) % len(COLOURS)] for name in names]
     scale = alt.Scale(domain=list(names), range=colours)
-    return alt.Color(f"{field}:N", title=None, sort=None, scale=scale, legend=legend)
+    return alt.Color(
+        f"{field}:N", title=None, sort=None, scale=scale, legend=legend if len(names) > 1 else None
+    )
 
 
 def styled_spec(

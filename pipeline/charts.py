@@ -92,7 +92,11 @@ def line_chart(curves: Mapping[str, Curve], *, title: str, x_label: str, y_label
         ],
     )
     dash = alt.StrokeDash(
-        "name:N", title=None, sort=None, scale=alt.Scale(domain=names, range=dashes)
+        "name:N",
+        title=None,
+        sort=None,
+        scale=alt.Scale(domain=names, range=dashes),
+        legend=LINES if len(names) > 1 else None,
     )
     lines = base.mark_line(strokeWidth=2).encode(strokeDash=dash)
     few = len(points) <= 25 * len(names)
@@ -144,7 +148,11 @@ def scatter_chart(
     marks = base.mark_point(size=70, filled=True, opacity=0.9).encode(
         color=colour_by_name(names, names, legend=MARKS),
         shape=alt.Shape(
-            "name:N", title=None, sort=None, scale=alt.Scale(domain=names, range=shapes)
+            "name:N",
+            title=None,
+            sort=None,
+            scale=alt.Scale(domain=names, range=shapes),
+            legend=MARKS if len(names) > 1 else None,
         ),
     )
     texts = [

@@ -84,12 +84,15 @@ def transfer_matrix(
     return QfTransfer(jpeg=of_jpeg, restored=dict(zip(trained, of_networks, strict=True)))
 
 
-def transfer_chart(transfer: QfTransfer) -> Chart:
-    """Return the gains in PSNR as a grid: QF of the input across, QF of the network down."""
+def transfer_chart(transfer: QfTransfer, networks: str = "networks") -> Chart:
+    """Return the gains in PSNR as a grid: QF of the input across, QF of the network down.
+
+    `networks` is what the title calls them, such as their architecture.
+    """
     return heat_map(
         transfer.gains(),
-        title=f"Gain over JPEG of each network on each input: {transfer.dataset}",
+        title=f"What {networks} of one QF do to inputs of another: {transfer.dataset}",
         x_label="QF of the input",
-        y_label="QF of the network",
+        y_label="QF trained for",
         value_label="PSNR gain, dB",
     )

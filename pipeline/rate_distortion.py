@@ -22,8 +22,12 @@ from pipeline.metrics import METRICS
 from pipeline.scores import EvaluationResult
 from pipeline.tiles import Restorer
 
-AXES = {"psnr": "PSNR, dB", "ssim": "SSIM (uniform 8x8 windows)"}
-"""The metrics of the paper's figure, and how their axes are called."""
+AXES = {
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM, uniform 8x8",
+    "ssim_gaussian": "SSIM, Gaussian 11x11",
+}
+"""The metrics of the paper's figure, SSIM in both kinds, and how their axes are called."""
 JPEG = "JPEG"
 """Name of the curve that the others are compared with."""
 QFS = tuple(range(10, 91, 10))
@@ -152,8 +156,8 @@ def rate_distortion_chart(found: RateDistortion, metric: str = "psnr") -> Chart:
     """Return the curves of a metric, a name in METRICS, over the bits a pixel."""
     return line_chart(
         found.curves(metric),
-        title=f"Quality against bits: {found.dataset}",
-        x_label="bits a pixel",
+        title=f"{AXES.get(metric, metric)}, against bits a pixel: {found.dataset}",
+        x_label="bits a pixel of the JPEG",
         y_label=AXES.get(metric, metric),
     )
 

@@ -1,16 +1,18 @@
-"""What a report says, as plain data: scores, curves, pictures, and how it was made.
+"""What a report says, as plain data, and the files that it can be made from again.
 
-`pipeline.report_page` makes the HTML page of it, `pipeline.report_files` the files that it can be
-made from again.
+Scores, curves, pictures, and how it was made; `pipeline.report_page` makes the HTML page of it.
 """
 
+import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
-from typing import Literal
+from typing import Literal, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from models import build_model
 from models.complexity import multiply_adds_per_pixel
@@ -22,6 +24,8 @@ Layer = Literal["jpeg", "restored", "original"]
 Curve = tuple[tuple[int, float], ...]
 """(optimiser steps, value), steps ascending."""
 
+CONTENT = "report.json"
+"""The file of all but the pictures."""
 PACKAGES = ("torch", "numpy", "pillow", "pyarrow", "ray", "prefect", "mlflow", "altair")
 """Those whose versions a report names, beside Python's."""
 
@@ -93,6 +97,8 @@ class Report:
     """Networks of one architecture and one quality factor each, by architecture."""
     rate_distortion: RateDistortion | None = None
     """Over quality factors 10 to 90."""
+    analysed: str = ""
+    """What was done to the images of the curves and matrices before, in words."""
     made: Mapping[str, str] = field(default_factory=dict)
     """How the report was made: commit, machine, package versions."""
     notes: tuple[str, ...] = ()
@@ -102,6 +108,10 @@ class Report:
         names = [network.name for network in self.networks]
         if len(set(names)) < len(names):
             raise ValueError(f"report {self.title!r}: two networks have one name in {names}")
+
+
+class ReportError(ValueError):
+    """A report's files are missing or damaged; the message says what to do."""
 
 
 def cost_of(architecture: str, options: Mapping[str, object] | None = None) -> Cost:
@@ -123,6 +133,41 @@ def surroundings() -> dict[str, str]:
 def finite_curve(points: Sequence[tuple[int, float]]) -> Curve:
     """Return the points in the order of their steps, without those of a diverged training."""
     return tuple(sorted(point for point in points if isfinite(point[1])))
+
+
+def to_files(report: Report) -> dict[str, bytes]:
+    """Return the files by path: CONTENT, and `pictures/<number>-<layer>.webp`."""
+    bare = replace(report, pictures=tuple(replace(p, layers={}) for p in report.pictures))
+    files = {CONTENT: json.dumps(asdict(bare), indent=1).encode()}
+    for number, picture in enumerate(report.pictures):
+        files |= {_path(number, layer): content for layer, content in picture.layers.items()}
+    return files
+
+
+def from_files(read: Callable[[str], bytes]) -> Report:
+    """Return the report that `to_files` was given.
+
+    `read` returns a file's content by its path. Raises ReportError for a damaged or foreign
+    CONTENT, and what `read` raises.
+    """
+    try:
+        bare = TypeAdapter(Report).validate_json(read(CONTENT))
+    except ValidationError as error:
+        raise ReportError(
+            f"{CONTENT} is damaged or of another version of qfactory ({error.error_count()} "
+            "errors): run the study or the evaluation again"
+        ) from error
+    pictures = [_filled(number, picture, read) for number, picture in enumerate(bare.pictures)]
+    return replace(bare, pictures=tuple(pictures))
+
+
+def _filled(number: int, picture: Picture, read: Callable[[str], bytes]) -> Picture:
+    layers: tuple[Layer, ...] = get_args(Layer)
+    return replace(picture, layers={layer: read(_path(number, layer)) for layer in layers})
+
+
+def _path(number: int, layer: Layer) -> str:
+    return f"pictures/{number + 1}-{layer}.webp"
 
 
 def _version(package: str) -> str | None:

@@ -8,7 +8,9 @@ from math import isfinite
 from typing import Literal
 
 from models import ARCHITECTURES
-from pipeline.charts import Chart, Point, bar_chart, heat_map, line_chart, scatter_chart
+from pipeline.charts import Chart, Point, bar_chart, line_chart, scatter_chart
+from pipeline.qf_transfer import transfer_chart
+from pipeline.rate_distortion import AXES, rate_distortion_chart
 from pipeline.rate_distortion import JPEG as JPEG_CURVE
 from pipeline.report import Cost, Report, ReportedNetwork, cost_of
 from pipeline.report_pictures import gains_of
@@ -82,7 +84,10 @@ def _curves(report: Report) -> Iterator[ReportChart]:
 
 
 def _costs(report: Report) -> Iterator[ReportChart]:
-    """Yield PSNR against three costs, at the set and quality factor that most networks have."""
+    """Yield PSNR against three costs, at the set and quality factor that most networks have.
+
+    A lone mark compares nothing and is left out.
+    """
     places = _places(report)
     if not places:
         return
@@ -103,7 +108,7 @@ def _costs(report: Report) -> Iterator[ReportChart]:
         ),
     }
     for cost, points in drawn.items():
-        if any(point.group == OURS for point in points):
+        if len(points) > 1 and any(point.group == OURS for point in points):
             chart = scatter_chart(
                 points,
                 title=f"PSNR against {cost}: {label}, QF {qf}",
@@ -133,16 +138,9 @@ def _multiply_adds(costs: Mapping[str, Cost]) -> dict[str, float]:
 
 def _transfers(report: Report) -> Iterator[ReportChart]:
     for architecture, transfer in report.transfers.items():
-        gains = transfer.gains()
-        if all(isfinite(gain) for gain in gains.values()):
-            chart = heat_map(
-                gains,
-                title=f"Networks of one quality factor on inputs of another: {architecture}",
-                x_label="QF of the input",
-                y_label="QF trained for",
-                value_label="PSNR gain, dB",
-            )
-            note = f"{_images(transfer.jpeg)}. As CAS-CNN's Fig. 4."
+        if all(isfinite(gain) for gain in transfer.gains().values()):
+            chart = transfer_chart(transfer, f"{architecture} networks")
+            note = f"{_images(transfer.jpeg, report.analysed)}. As CAS-CNN's Fig. 4."
             yield ReportChart(section="transfer", chart=chart, note=note)
 
 
@@ -150,25 +148,18 @@ def _rate_distortion(report: Report) -> Iterator[ReportChart]:
     found = report.rate_distortion
     if found is None:
         return
-    first, *_, last = (row.qf for row in found.results[JPEG_CURVE].rows)
-    note = f"{_images(found.results[JPEG_CURVE])}, QF {first} to {last}. As CAS-CNN's Fig. 3."
-    for metric, quality, unit in (
-        ("psnr", "PSNR", "dB"),
-        ("ssim", "SSIM", "uniform 8x8"),
-        ("ssim_gaussian", "SSIM", "Gaussian 11x11"),
-    ):
-        chart = line_chart(
-            found.curves(metric),
-            title=f"{quality} ({unit}) against bits a pixel",
-            x_label="bits a pixel of the JPEG",
-            y_label=f"{quality}, {unit}",
-        )
+    jpeg = found.results[JPEG_CURVE]
+    first, *_, last = (row.qf for row in jpeg.rows)
+    note = f"{_images(jpeg, report.analysed)}, QF {first} to {last}. As CAS-CNN's Fig. 3."
+    for metric in AXES:
+        chart = rate_distortion_chart(found, metric)
         yield ReportChart(section="rate-distortion", chart=chart, note=note)
 
 
-def _images(result: EvaluationResult) -> str:
+def _images(result: EvaluationResult, done: str) -> str:
     count = len({score.image for score in result.per_image})
-    return f"Mean over {count} {'image' if count == 1 else 'images'} of {result.label}"
+    images = f"Mean over {count} {'image' if count == 1 else 'images'} of {result.label}"
+    return f"{images}, {done}" if done else images
 
 
 def _places(report: Report) -> list[tuple[str, int]]:

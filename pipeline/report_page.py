@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.charts import png_of, scripts
 from pipeline.metrics import METRICS
-from pipeline.report import Picture, Report
+from pipeline.report import Picture, Report, ReportedNetwork
 from pipeline.report_charts import ReportChart, charts_of
 from pipeline.report_pictures import ERROR_FACTOR, error_map
 from pipeline.report_tables import table_rows
@@ -61,6 +61,7 @@ def render(report: Report) -> Page:
         metrics={name: METRIC_TITLES.get(name, name) for name in _metric_order()},
         pictures=[(picture, _layers_of(picture)) for picture in report.pictures],
         layer_titles=LAYER_TITLES,
+        made={network.name: _made(network) for network in report.networks},
         policy=_policy(scripts() if charts else "", script),
         style=Markup(_resource("page.css")),
         script=Markup(script),
@@ -97,6 +98,17 @@ def _chart_of(chart: ReportChart, png: bytes) -> dict[str, str]:
         "title": chart.chart.title,
         "note": chart.note,
         "png": _data_uri("image/png", png),
+    }
+
+
+def _made(network: ReportedNetwork) -> dict[str, str]:
+    """Return how a network was made, and what it costs."""
+    if network.cost is None:
+        return dict(network.made)
+    return {
+        **network.made,
+        "parameters": f"{network.cost.parameters:,}",
+        "multiply-adds a pixel": f"{network.cost.multiply_adds_per_pixel:,}",
     }
 
 

@@ -58,7 +58,9 @@ def picture_of(
         "restored": restorer(compressed, jpeg_table(qf)),
         "original": pair.original,
     }
-    shown: dict[Layer, np.ndarray] = {layer: _middle(pixels) for layer, pixels in layers.items()}
+    shown: dict[Layer, np.ndarray] = {
+        layer: middle(pixels, LARGEST_SIDE) for layer, pixels in layers.items()
+    }
     files: dict[Layer, bytes] = {layer: webp_of(pixels) for layer, pixels in shown.items()}
     height, width = shown["original"].shape
     return Picture(
@@ -95,10 +97,10 @@ def pixels_of(webp: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB"))[..., 0]
 
 
-def _middle(luma: np.ndarray) -> np.ndarray:
-    """Return the middle of an image, of at most LARGEST_SIDE, on the JPEG's grid of 8 pixels."""
-    top, left = (max(0, side - LARGEST_SIDE) // 16 * 8 for side in luma.shape)
-    return np.ascontiguousarray(luma[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE])
+def middle(luma: np.ndarray, largest: int) -> np.ndarray:
+    """Return the middle of an image, its sides at most `largest`, on the JPEG's grid of 8."""
+    top, left = (max(0, side - largest) // 16 * 8 for side in luma.shape)
+    return np.ascontiguousarray(luma[top : top + largest, left : left + largest])
 
 
 def _scores(per_image: Sequence, name: str, qf: int) -> Mapping[str, float]:

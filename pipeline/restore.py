@@ -11,9 +11,12 @@ import numpy as np
 from pipeline.jpeg import quantization_table
 from pipeline.served.photographs import (
     MAX_PIXELS,
+    MIN_SIDE,
     SIDEWAYS,
+    Photograph,
     PhotographRejected,
     jpeg_of,
+    left_out,
     padded,
     png_of,
     read_photograph,
@@ -25,10 +28,12 @@ __all__ = [
     "MAX_PIXELS",
     "UNCHANGED",
     "Network",
+    "NetworkUnavailable",
     "PhotographRejected",
     "Restored",
     "choose_network",
     "estimate_qf",
+    "open_asked",
     "restore_jpeg",
     "when_used",
 ]
@@ -42,6 +47,10 @@ GOOD_QF = 89
 ENCODERS = MappingProxyType({"png": png_of, "jpeg": jpeg_of})
 UNCHANGED = "none"
 """The network's name for a photograph that is already good."""
+
+
+class NetworkUnavailable(ValueError):  # noqa: N818 - an outcome that is listed, not a failure
+    """A network cannot be opened, such as when its store does not answer; others may do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +119,10 @@ def choose_network(networks: Sequence[Network], table: np.ndarray) -> Network:
     85 and .55 (-.14, one image loses) at QF 89; above GOOD_QF nothing is changed.
     """
     if not networks:
-        raise ValueError("no network to restore with: train one with `qfactory study`")
+        raise ValueError(
+            "no network to restore with: name one with `--model`, or train one with "
+            "`qfactory study`"
+        )
     near = [n for n in networks if len(n.qfs) == 1 and _octaves(n, table) <= NEAR]
     if near:
         return min(near, key=lambda n: _octaves(n, table))
@@ -119,13 +131,36 @@ def choose_network(networks: Sequence[Network], table: np.ndarray) -> Network:
 
 
 def when_used(load: Callable[[], Restorer]) -> Restorer:
-    """Return a restorer that `load` makes when it is first used."""
-    loaded = cache(load)
+    """Return a restorer that `load` makes when it is first used.
+
+    It raises NetworkUnavailable where `load` raised OSError or ValueError; it is not asked again.
+    """
+
+    @cache
+    def loaded() -> Restorer | OSError | ValueError:
+        try:
+            return load()
+        except (OSError, ValueError) as error:
+            return error
 
     def restore(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
-        return loaded()(luma, table)
+        opened = loaded()
+        if isinstance(opened, OSError | ValueError):
+            raise NetworkUnavailable(str(opened)) from opened
+        return opened(luma, table)
 
     return restore
+
+
+def open_asked(networks: Sequence[Network]) -> None:
+    """Open the networks that the user named, so that one which does not open is told at once.
+
+    Raises NetworkUnavailable, or what else a network raises.
+    """
+    for network in networks:
+        if network.asked:
+            grey = np.full((MIN_SIDE, MIN_SIDE), 128, np.uint8)
+            network.restorer(grey, quantization_table(network.qfs[0]))
 
 
 def restore_jpeg(
@@ -139,32 +174,50 @@ def restore_jpeg(
 
     Luma is restored; chroma, colour profile and metadata are kept, the EXIF orientation is applied.
     A JPEG that is left as it is stays the very same file; as a PNG it is what a decoder shows.
-    Raises PhotographRejected for what is no JPEG photograph that can be restored, and ValueError
-    when there is no network.
+    Where a network cannot be opened, the next suitable one is used, with a note. Raises
+    PhotographRejected for what is no JPEG photograph that can be restored, NetworkUnavailable when
+    no suitable network opens or the one that the user named does not, and ValueError when there is
+    no network.
     """
     photograph = read_photograph(data, max_pixels=max_pixels)
     qf, exact = estimate_qf(photograph.table)
-    network = choose_network(networks, photograph.table)
-    note = _reason_against(network, qf, photograph.table)
-    used = note is None or (network.asked and qf <= GOOD_QF)
-    height, width = photograph.luma.shape
-    luma = photograph.luma
-    if used:
-        restored = network.restorer(padded(luma), photograph.table)[:height, :width]
-        luma = within_cells(luma, restored, photograph.table)
-    elif note is not None:
-        note = f"left as it is: {note}"
+    luma, used, notes = _restored_luma(photograph, networks, qf)
+    same = used == UNCHANGED and kind == "jpeg"
+    height, width = luma.shape
     if photograph.orientation >= SIDEWAYS:
         height, width = width, height
     return Restored(
-        content=data if not used and kind == "jpeg" else ENCODERS[kind](photograph, luma),
+        content=data if same else ENCODERS[kind](photograph, luma),
         qf=qf,
         exact=exact,
-        network=network.name if used else UNCHANGED,
+        network=used,
         width=width,
         height=height,
-        notes=(*photograph.notes, *([] if note is None else [note])),
+        notes=(*photograph.notes, *([] if same else left_out(photograph, kind)), *notes),
     )
+
+
+def _restored_luma(
+    photograph: Photograph, networks: Sequence[Network], qf: int
+) -> tuple[np.ndarray, str, list[str]]:
+    """Return luma, the name of the network that was used on it, and notes."""
+    luma, table, notes = photograph.luma, photograph.table, []
+    left = list(networks)
+    while True:
+        network = choose_network(left, table)
+        against = _reason_against(network, qf, table)
+        if against is not None and (qf > GOOD_QF or not network.asked):
+            return luma, UNCHANGED, [*notes, f"left as it is: {against}"]
+        try:
+            restored = network.restorer(padded(luma), table)[: luma.shape[0], : luma.shape[1]]
+        except NetworkUnavailable as error:
+            left.remove(network)
+            if network.asked or not left:
+                raise
+            notes.append(f"{network.name} could not be opened, another was used: {error}")
+            continue
+        notes += [] if against is None else [against]
+        return within_cells(luma, restored, table), network.name, notes
 
 
 def _reason_against(network: Network, qf: int, table: np.ndarray) -> str | None:

@@ -15,7 +15,7 @@ from storage.gate import CHAMPION
 from storage.model_files import RegistryError
 
 ROUNDS = 50
-PATIENCE_S = 20.0
+INSIST_S = 20.0
 PAUSE_S = 0.05
 FINAL = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # asking again changes nothing
 
@@ -88,7 +88,7 @@ class ChampionAlias:
 
 def insist(call: Callable[[], T]) -> T:
     """Call, again where another writer was in the way: the same row, or a locked database."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + INSIST_S
     pause = PAUSE_S
     while True:
         try:

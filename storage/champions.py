@@ -15,7 +15,7 @@ from typing import Any, Literal
 from storage.gate import CHAMPION, MARGIN_DB, GateScores, decide
 
 MOVE_TAG = "champion.move."  # then the move's number and a random word
-PATIENCE_S = 60.0
+SILENCE_S = 60.0
 ALREADY = "it is the champion already"
 OUTSIDE = "someone outside qfactory"
 
@@ -61,7 +61,7 @@ class Move:
 
     def is_settled(self, now: datetime) -> bool:
         """Tell whether its writer is through, or has been silent for more than a minute."""
-        return self.done or (now - self.when).total_seconds() > PATIENCE_S
+        return self.done or (now - self.when).total_seconds() > SILENCE_S
 
 
 @dataclass(frozen=True, kw_only=True)

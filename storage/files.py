@@ -176,7 +176,7 @@ def _temporary(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _explained(error, str(path)) from error
-    return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
 
 
 def _write_flushed(path: Path, content: bytes) -> None:

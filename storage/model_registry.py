@@ -14,7 +14,7 @@ from mlflow.models import Model
 from mlflow.pytorch import load_model
 from torch import nn
 
-from storage.gate import CHAMPION, MARGIN_DB, Decision, GateScores
+from storage.gate import CHAMPION, GateScores
 from storage.mlflow_client import open_client
 from storage.model_files import (
     RegistryError,
@@ -23,7 +23,7 @@ from storage.model_files import (
     digests_of,
     save_network,
 )
-from storage.promotion import BY_GATE, Promotions
+from storage.promotion import Promotions
 from storage.registered import (
     DIGEST_TAG,
     RegisteredVersion,
@@ -223,19 +223,6 @@ class ModelRegistry:
             folder = self.download(uri, Path(scratch))
             with self._explained(f"{uri} not loaded"):
                 return load_model(str(folder))
-
-    def promote(
-        self,
-        name: str,
-        version: int,
-        scores: GateScores,
-        *,
-        margin_db: float = MARGIN_DB,
-        jpeg: GateScores | None = None,
-        by: str = BY_GATE,
-    ) -> Decision:
-        """Record scores and give the alias that the gate says; see `Promotions.promote`."""
-        return self.promotions.promote(name, version, scores, margin_db=margin_db, jpeg=jpeg, by=by)
 
     def _ensure_model(self, name: str) -> None:
         try:

@@ -1,6 +1,6 @@
 """Who becomes champion: by the gate, by a person's word, or by a rollback; tags tell why."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Literal
@@ -56,8 +56,9 @@ class Promotions:
     ) -> Decision:
         """Record a version's scores and give it the alias that the gate says, with the reason.
 
-        `jpeg` is what a version has to beat where there is no champion. A version that was rolled
-        back, or has the very weights of one, stays a challenger: only `force` brings it back.
+        `jpeg` is what a version has to beat where there is no champion; one without scores is not
+        to be beaten. A version that was rolled back, or has the very weights of one, stays a
+        challenger: only `force` brings it back.
         """
         with self._explained(f"{name} version {version} not promoted"):
             standing, known = self._look(name, version)
@@ -73,7 +74,7 @@ class Promotions:
                 if after.champion != version:
                     decision = _overtaken(after, move)
                     self._note(name, version, gate_tags(scores, decision, jpeg))
-            self._set_challenger(name, version, decision.alias)
+            self._set_challenger(name, version, decision.alias, known)
         return decision
 
     def force(self, name: str, version: int, *, by: str, reason: str) -> Decision:
@@ -94,7 +95,7 @@ class Promotions:
             self._note(name, version, {GATE_TAG + "forced": _told(move)})
             self._note(name, version, _said(decision.alias, decision.reason))
             self._forget_rollback(known[version])
-            self._set_challenger(name, version, decision.alias)
+            self._set_challenger(name, version, decision.alias, known)
         return decision
 
     def rollback(self, name: str, *, by: str, reason: str, to: int | None = None) -> Move:
@@ -119,7 +120,7 @@ class Promotions:
             if after.champion == target:
                 told = f"rolled back to, from version {move.base}, by {by}: {reason}"
                 self._note(name, target, _said(CHAMPION, told))
-                self._set_challenger(name, target, CHAMPION)
+                self._set_challenger(name, target, CHAMPION, known)
         return move
 
     def history(self, name: str) -> tuple[HistoryEntry, ...]:
@@ -144,15 +145,23 @@ class Promotions:
         return standing, known
 
     def _set_challenger(
-        self, name: str, version: int, alias: Literal["champion", "challenger"]
+        self, name: str, version: int, alias: Literal["champion", "challenger"], known: Known
     ) -> None:
-        """Give the alias `challenger`, or take it from a version that is the champion now."""
+        """Give the alias `challenger`, or take it from a version that is the champion now.
+
+        MLflow takes an alias away by its name, whoever holds it: a version that became challenger
+        meanwhile, that is, since `known` was read, gets it back.
+        """
         if alias == CHALLENGER:
             insist(lambda: self._client.set_registered_model_alias(name, CHALLENGER, str(version)))
             return
         aliases = self._client.get_registered_model(name).aliases
         if str(aliases.get(CHALLENGER)) == str(version):
             insist(lambda: self._client.delete_registered_model_alias(name, CHALLENGER))
+            before = _challengers(known.values())
+            late = _challengers(self._versions(name)) - before - {version}
+            if late:
+                self._set_challenger(name, max(late), CHALLENGER, known)
 
     def _note(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         for tag in tags.items():
@@ -180,11 +189,21 @@ def _decide(
         if number == version or same:
             who = "" if number == version else f"the weights of version {number}, "
             return Decision(alias=CHALLENGER, reason=who + withdrawal(rollback))
-    if standing.champion is None:
+    champion = standing.champion
+    if champion is None:
         return decide(scores, None, margin_db, jpeg)
-    latest = scores_of(known.get(standing.champion))
-    moved_with = standing.scores.get(standing.champion)
-    return decide(scores, latest or moved_with, margin_db, jpeg)
+    held = scores_of(known.get(champion)) or standing.scores.get(champion)
+    if held is None:
+        name = known[version].name
+        told = f"version {champion} is champion and has no scores: see `qfactory models compare "
+        told += f"{name}/{champion} {name}/{version} --dataset {scores.dataset}`"
+        return Decision(alias=CHALLENGER, reason=told)
+    return decide(scores, held, margin_db, jpeg)
+
+
+def _challengers(versions: Iterable[RegisteredVersion]) -> set[int]:
+    """Return the versions that were last said to be challengers."""
+    return {v.version for v in versions if v.tags.get(GATE_TAG + "decision") == CHALLENGER}
 
 
 def _move(

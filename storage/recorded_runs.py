@@ -10,7 +10,7 @@ from pathlib import Path
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from storage.mlflow_client import open_client
+from storage.mlflow_client import open_client, shown_uri
 
 REPORT_TAG = "qfactory.report"
 """Tag of the runs that hold a report; its value is the folder of the report's files."""
@@ -81,7 +81,7 @@ class RecordedRuns:
                 return found
         recent = "; ".join(str(one) for one in known[:LISTED])
         listed = f"the newest are {recent}" if known else "there is none yet: run `qfactory study`"
-        raise UnknownRunError(f"no run {run!r} with a report at {self.uri}: {listed}")
+        raise UnknownRunError(f"no run {run!r} with a report at {shown_uri(self.uri)}: {listed}")
 
     def read(self, run: RecordedRun, path: str) -> bytes:
         """Return a file of the run's report."""
@@ -113,8 +113,15 @@ class RecordedRuns:
         try:
             yield
         except (MlflowException, OSError) as error:
-            reason = f"{what}: {error}. Check that {self.uri} can be reached"
-            raise TrackingError(reason) from error
+            raise self._unreachable(what, error) from error
+        except ValueError:
+            raise
+        except Exception as error:  # the clients of object stores have errors of their own
+            raise self._unreachable(what, error) from error
+
+    def _unreachable(self, what: str, error: Exception) -> TrackingError:
+        check = f"Check that {self.uri} can be reached, and the store of its files"
+        return TrackingError(shown_uri(f"{what}: {error}. {check}"))
 
 
 def _recorded(run: Run, experiment: str) -> RecordedRun:

@@ -10,6 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from storage.gate import GateScores, scores_in
+from storage.mlflow_client import shown_uri
 from storage.model_files import RegistryError
 
 DIGEST_TAG = "sha256:"  # then the file's path in the model's folder
@@ -65,11 +66,21 @@ def version_from(found: ModelVersion, aliases: Iterable[str]) -> RegisteredVersi
 
 @contextmanager
 def explained(uri: str, what: str) -> Iterator[None]:
-    """Turn MLflow's and the system's errors into RegistryError that says what to look at."""
+    """Turn MLflow's, the system's and object stores' errors into RegistryError with a next step."""
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise RegistryError(
-            f"{what}: {error}. Check that {uri} can be reached, then do it again; "
-            "nothing registered before is changed"
-        ) from error
+        raise _unreachable(uri, what, error) from error
+    except (RegistryError, ValueError):
+        raise
+    except Exception as error:  # the clients of object stores have errors of their own
+        raise _unreachable(uri, what, error) from error
+
+
+def _unreachable(uri: str, what: str, error: Exception) -> RegistryError:
+    return RegistryError(
+        shown_uri(
+            f"{what}: {error}. Check that {uri} can be reached, and the store of its files, then "
+            "do it again; nothing registered before is changed"
+        )
+    )

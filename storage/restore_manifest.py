@@ -1,17 +1,18 @@
 """The manifest of a batch restore: one Parquet row a photograph, kept while the work goes on.
 
-<outputs>/manifest.parquet              every result so far; written when a run ends
-<outputs>/.qfactory/settings.json       what the outputs are made of; never changed
-<outputs>/.qfactory/parts/<...>.parquet results that are not in manifest.parquet yet
+<outputs>/.qfactory/settings.json       what the outputs are made of
+<outputs>/.qfactory/parts/<...>.parquet every result; made into one part when a run ends
+<outputs>/manifest.parquet              the same for people, written when a run ends, never read
 
 Parts appear whole or not at all, many workers write them at once, and the row of the latest run
-counts: whoever stops at any moment loses only what no part tells of yet.
+counts: whoever stops at any moment loses only what no part tells of yet. A part is removed only
+after another one with all its rows was published, so runs that overlap lose nothing.
 """
 
 import io
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -30,17 +31,24 @@ PARTS = "parts"
 READERS = 16
 READ_ROUNDS = 5
 
-State = Literal["done", "failed"]
+State = Literal["done", "rejected", "failed"]
+"""Rejected for what the photograph is; failed for anything else, and tried again by each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UsedNetwork:
-    """A network that outputs are made with."""
+    """A network that photographs are restored with, and where it is found again."""
 
     name: str
+    """For people."""
+    uri: str
+    """`models:/NAME/VERSION`, the name of a shipped network, or the URI of weights."""
     qfs: tuple[int, ...]
+    """Quality factors that it is for."""
     sha256: str
     """Of its file."""
+    asked: bool = False
+    """Whether the user named it; see pipeline.restore.Network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +90,13 @@ class FileResult:
     """From reading it to publishing the output."""
     state: State
     reason: str = ""
-    """Why it failed."""
+    """Why it has no output."""
+    max_pixels: int | None = None
+    """Of a rejected photograph: the limit that held; under a larger one it is tried again."""
     sha256: str = ""
     """Of the input; empty if it could not be read."""
     output: str = ""
-    """Path of the new file below the outputs' folder; empty if it failed."""
+    """Path of the new file below the outputs' folder; empty if there is none."""
     output_bytes: int = 0
     output_sha256: str = ""
     qf: int | None = None
@@ -106,6 +116,7 @@ ARROW_TYPES = {
     "run": pa.int32(),
     "finished": pa.timestamp("us", tz="UTC"),
     "seconds": pa.float64(),
+    "max_pixels": pa.int64(),
     "output_bytes": pa.int64(),
     "qf": pa.int32(),
     "exact": pa.bool_(),
@@ -124,48 +135,94 @@ def manifest_uri(outputs: str) -> str:
 
 def read_settings(outputs: str) -> BatchSettings | None:
     """Return what the outputs of a folder are made of; None if no run has begun there."""
+    uri = _settings_uri(outputs)
     try:
-        return BatchSettings.from_json(files.read_bytes(_settings_uri(outputs)).decode())
+        return BatchSettings.from_json(files.read_bytes(uri).decode())
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{uri} is damaged ({error!r}); name another output folder") from error
 
 
-def claim(outputs: str, wanted: BatchSettings) -> None:
-    """Record the settings of an output folder, once. Raises ValueError if it has other ones."""
-    files.create_bytes(_settings_uri(outputs), wanted.to_json().encode())
+def check_settings(outputs: str, wanted: BatchSettings, *, new_networks: bool = False) -> None:
+    """Raise ValueError if an output folder has other settings; networks may be `new_networks`."""
     found = read_settings(outputs)
-    differences = _differences(found, wanted) if found else []
-    if differences:
+    if found is None:
+        return
+    other = [
+        f"{name} {old}, not {new}"
+        for name, old, new in (
+            ("inputs", found.inputs, wanted.inputs),
+            ("format", found.kind, wanted.kind),
+        )
+        if old != new
+    ]
+    if other:
         raise ValueError(
-            f"{outputs} was begun with other settings: {'; '.join(differences)}. "
+            f"{outputs} was begun with other settings: {'; '.join(other)}. "
             "Name the same ones again, or another output folder"
+        )
+    changes = [] if new_networks else _network_changes(found, wanted)
+    if changes:
+        raise ValueError(
+            f"{outputs} was begun with other networks: {'; '.join(changes)}. Leave out --model to "
+            "go on with those, add --new-networks to restore with others what is not done yet, or "
+            "name another output folder"
         )
 
 
-def append(outputs: str, results: Sequence[FileResult]) -> None:
-    """Publish results as a new part. Raises StoreError or ConnectionError if that fails."""
+def claim(outputs: str, wanted: BatchSettings, *, new_networks: bool = False) -> None:
+    """Record the settings of an output folder. Raises ValueError if it has other ones.
+
+    With `new_networks` the networks replace those that are recorded.
+    """
+    created = files.create_bytes(_settings_uri(outputs), wanted.to_json().encode())
+    check_settings(outputs, wanted, new_networks=new_networks)
+    if new_networks and not created:
+        files.write_bytes(_settings_uri(outputs), wanted.to_json().encode())
+
+
+def append(outputs: str, results: Sequence[FileResult]) -> str:
+    """Publish results as a new part and return its URI.
+
+    Raises StoreError or ConnectionError if that fails.
+    """
     name = f"{max(r.run for r in results):06}-{uuid.uuid4().hex}.parquet"
-    files.write_bytes(_part_uri(outputs, name), _parquet(results))
+    uri = _part_uri(outputs, name)
+    files.write_bytes(uri, _parquet(results))
+    return uri
 
 
 def read_results(outputs: str) -> dict[str, FileResult]:
     """Return the latest result of every photograph, by its input; empty if there is none."""
-    for _ in range(READ_ROUNDS):
-        try:
-            return _latest(_rows_of([manifest_uri(outputs), *_parts(outputs)]))
-        except FileNotFoundError:  # another run has just merged a part
-            continue
-    raise ConnectionError(f"{outputs}: its manifest changes all the time; wait for the other runs")
+    return _read_parts(outputs)[1]
 
 
 def merge(outputs: str) -> dict[str, FileResult]:
-    """Publish one manifest of all results and remove the parts it holds; return the results."""
-    parts = _parts(outputs)
-    results = read_results(outputs)
-    files.write_bytes(manifest_uri(outputs), _parquet(list(results.values())))
-    with ThreadPoolExecutor(READERS) as pool:
-        list(pool.map(files.delete, parts))
+    """Make one part of all, and write the manifest from it; return the results."""
+    results: dict[str, FileResult] = {}
+    for _ in range(READ_ROUNDS):
+        parts, results = _read_parts(outputs)
+        if len(parts) > 1:
+            whole = append(outputs, list(results.values()))
+            with ThreadPoolExecutor(READERS) as pool:
+                list(pool.map(files.delete, parts))
+            parts = [whole]
+        files.write_bytes(manifest_uri(outputs), _parquet(list(results.values())))
+        if _parts(outputs) == parts:  # else another run has added or merged some meanwhile
+            break
     return results
+
+
+def _read_parts(outputs: str) -> tuple[list[str], dict[str, FileResult]]:
+    """Return URIs of all parts, and the results that they hold."""
+    for _ in range(READ_ROUNDS):
+        parts = _parts(outputs)
+        try:
+            return parts, _latest(_rows_of(parts))
+        except FileNotFoundError:  # another run has just merged a part
+            continue
+    raise ConnectionError(f"{outputs}: its manifest changes all the time; wait for the other runs")
 
 
 def _latest(rows: Iterable[FileResult]) -> dict[str, FileResult]:
@@ -180,12 +237,7 @@ def _rows_of(uris: Sequence[str]) -> list[FileResult]:
 
 
 def _read_rows(uri: str) -> list[FileResult]:
-    try:
-        content = files.read_bytes(uri)
-    except FileNotFoundError:
-        if uri.endswith(f"/{MANIFEST}"):
-            return []
-        raise
+    content = files.read_bytes(uri)
     try:
         table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
         return [FileResult(**row) for row in table.to_pylist()]
@@ -202,22 +254,19 @@ def _parquet(results: Sequence[FileResult]) -> bytes:
     return file.getvalue()
 
 
-def _differences(found: BatchSettings, wanted: BatchSettings) -> list[str]:
-    pairs: Mapping[str, tuple[object, object]] = {
-        "inputs": (found.inputs, wanted.inputs),
-        "format": (found.kind, wanted.kind),
-    }
-    different = [f"{name} {old}, not {new}" for name, (old, new) in pairs.items() if old != new]
-    old_networks, new_networks = (
-        [(n.qfs, n.sha256) for n in settings.networks] for settings in (found, wanted)
+def _network_changes(found: BatchSettings, wanted: BatchSettings) -> list[str]:
+    """Say which networks are not the same; empty if all are."""
+    old, new = (
+        {(n.qfs, n.sha256): n.name for n in settings.networks} for settings in (found, wanted)
     )
-    if old_networks != new_networks:
-        different.append(f"networks {_names(found)}, not {_names(wanted)}")
-    return different
-
-
-def _names(settings: BatchSettings) -> str:
-    return ", ".join(f"{n.name} ({n.sha256[:8]})" for n in settings.networks)
+    if list(old) == list(new):
+        return []
+    gone = [name for key, name in old.items() if key not in new]
+    added = [name for key, name in new.items() if key not in old]
+    told = [f"{name}, whose file has changed" for name in gone if name in added]
+    told += [f"{name}, which is not used now" for name in gone if name not in added]
+    told += [f"not {name}" for name in added if name not in gone]
+    return told or ["the same ones in another order"]
 
 
 def _parts(outputs: str) -> list[str]:

@@ -64,17 +64,18 @@ def whole_report(dataset: str = "classic5") -> Report:
         )
         pictures.append(picture_of(small_images()[0], scores, 10, restorer, name))
         analysed[name] = Analysed(
-            restorer=restorer, architecture=architecture, qfs=(qf,), seconds_per_mpx=0.01
+            restorer=restorer, architecture=architecture, qfs=(qf,), scores=scores
         )
-    curves, matrices = analyse(analysed, small_images(), dataset, seconds=60)
+    analyses = analyse(analysed, small_images(), dataset, seconds=60)
     return Report(
         title=f"Study {HOSTILE}",
         command="qfactory study",
         created="2026-01-01 12:00",
         networks=tuple(networks),
         pictures=tuple(pictures),
-        transfers=matrices,
-        rate_distortion=curves,
+        transfers=analyses.matrices,
+        rate_distortion=analyses.curves,
+        analysed=analyses.images,
         made={"commit": "0123456789abcdef"},
         notes=(f"a note {HOSTILE}",),
     )

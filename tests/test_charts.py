@@ -199,3 +199,23 @@ def test_a_page_with_the_scripts_draws_a_chart_and_leaves_three_names(tmp_path):
     assert "<title>drawn with vegaEmbed vega vegaLite</title>" in done.stdout
     assert "<svg" in done.stdout
     assert ">steps</text>" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        lines_of({"alone": [(0, 1.0), (1, 2.0)]}),
+        bars_of({"alone": [("x", 1.0), ("y", -0.5)]}),
+        points_of(("a", 1, 1, "g"), ("b", 2, 2, "g")),
+    ],
+)
+def test_a_single_name_has_no_legend(chart):
+    channels = [layer["encoding"] for layer in chart.spec["layer"]]
+    legends = [
+        encoding[channel]["legend"]
+        for encoding in channels
+        for channel in ("color", "shape", "strokeDash")
+        if channel in encoding
+    ]
+    assert legends
+    assert set(legends) == {None}

@@ -29,7 +29,7 @@ MISTAKES = [
     (("recipes", "graph", "nix-*"), "no recipe matches 'nix-*'"),
     (("patches", "inspect", "nowhere"), "qfactory patches build"),
     (("datasets", "fetch", "nix"), "live1, classic5, div2k"),
-    (("nonsense",), "study, train, evaluate, patches"),
+    (("nonsense",), "study, train, evaluate, report"),
     (("study", "--recipes", "nix"), "quickres-qf10"),
     (("study", "--recipes", "arcnnn-*"), "no recipe matches 'arcnnn-*'"),
     (("study", "--steps", "0"), "greater than or equal to 1"),

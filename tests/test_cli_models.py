@@ -3,20 +3,22 @@
 import getpass
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
-from flows.registry_steps import register_network
+from flows.registry_steps import register_network, rescore_champion
 from flows.settings import settings
 from models import build_model
 from pipeline.evaluate import score
 from pipeline.recipes import get_recipe
 from pipeline.training_job import TrainingResult
 from pipeline.weights import load_network, save_weights
+from storage.gate import JPEG_TAG, scores_in
+from storage.model_registry import ModelRegistry, scores_of
 from storage.tracking import Tracker
 from tests.processes import free_port
 from tests.store_images import build, image_folder
@@ -234,6 +236,31 @@ def test_show_names_a_file_that_was_changed_and_exits_with_1(registered):
     assert done.code == 1
     (line,) = [line for line in done.out.splitlines() if "changed" in line.split()]
     assert line.startswith("requirements.txt")
+
+
+def test_a_champion_scored_at_another_quality_factor_is_scored_again_with_jpeg_beside(
+    registered, answers, monkeypatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("QFACTORY_WORKSPACE", str(registered.folder / "workspace"))
+    settings.cache_clear()
+    with disable_run_logger():
+        registry = ModelRegistry(settings().mlflow_uri)
+        champion = registry.resolve(NAME)
+        same = scores_in(champion.tags, JPEG_TAG)
+        assert same is not None
+        rescore_champion(registry, NAME, replace(same, psnr=1.0), RECIPE)
+        assert scores_in(registry.resolve(NAME).tags, JPEG_TAG) == same, "it was scored already"
+        other = replace(same, qfs=(20,), psnr=1.0)
+        rescore_champion(registry, NAME, other, RECIPE)
+    settings.cache_clear()
+    tags = registry.resolve(NAME).tags
+    before, after = scores_of(champion), scores_in(tags)
+    assert before is not None
+    assert after is not None
+    assert (after.dataset, after.qfs) == (before.dataset, (20,))
+    assert after.psnr > before.psnr + 0.5
+    assert scores_in(tags, JPEG_TAG) == other
 
 
 def test_where_nothing_is_registered_the_list_is_empty_and_show_says_what_makes_a_model(tmp_path):

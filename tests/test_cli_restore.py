@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from PIL import ExifTags, Image
 from skimage import data
 
+from flows.cli_restore import _restore_file
+from flows.restore_plan import Job
 from pipeline.export import export_network
+from pipeline.restore import MAX_PIXELS, Network
 from pipeline.weights import load_network
 from storage.gate import GateScores
 from storage.model_registry import ModelRegistry
@@ -221,7 +225,7 @@ def registered(tmp_path_factory):
                 run_id=str(study.run_id),
             )
             scores = GateScores(dataset="live1", qfs=origin.qfs, psnr=28.8, ssim=0.8, psnr_b=28.4)
-            registry.promote(name, found.version, scores)
+            registry.promotions.promote(name, found.version, scores)
     return folder
 
 
@@ -258,6 +262,56 @@ def test_a_registry_that_does_not_answer_leaves_the_shipped_networks(tmp_path):
     answer = several(tmp_path, [("restore", "a", "-o", "out", "--json")])[0]
     assert answer.code == 0
     assert rows(answer)["a/one.jpg"]["network"] == "quickres-blind (shipped)"
+
+
+def test_one_files_error_is_its_own_and_long_names_are_no_error(tmp_path):
+    longest = "l" * 251 + ".jpg"
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in (longest, "n" * 255, "one.jpg"):
+        (folder / name).write_bytes(FOLDER["ten.jpg"])
+    inputs = [f"in/{name}" for name in (longest, "n" * 255, "one.jpg")]
+    answer = several(tmp_path, [("restore", *inputs, "-o", "out", "--json")])[0]
+    assert answer.code == 1
+    assert "Traceback" not in answer.err
+    found = rows(answer)
+    assert "too long" in found[inputs[1]]["skipped"]
+    assert files_below(tmp_path / "out") == [f"{'l' * 251}.png", "one.png"]
+
+
+@pytest.mark.parametrize("error", [KeyError("layer1"), struct.error("no"), TypeError("no")])
+def test_whatever_goes_wrong_with_a_file_is_told_as_its_reason(tmp_path, error):
+    def fails(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
+        raise error
+
+    (tmp_path / "one.jpg").write_bytes(FOLDER["ten.jpg"])
+    job = Job(source=tmp_path / "one.jpg", target=tmp_path / "one.png")
+    network = Network(name="fails", qfs=(10,), restorer=fails)
+    outcome = _restore_file(job, "png", [network], force=False, max_pixels=MAX_PIXELS)
+    assert outcome.restored is None
+    assert outcome.reason == f"{type(error).__name__}: {error}"
+
+
+def test_a_registered_network_whose_files_are_gone_is_named_before_any_file(registered):
+    gone = registered / "gone"
+    (registered / "artifacts").rename(gone)
+    try:
+        named, chosen = several(
+            registered,
+            [
+                ("restore", "a", "-o", "no", "--model", "qfactory-quickres-qf10"),
+                ("restore", "a", "-o", "other", "--json"),
+            ],
+        )
+    finally:
+        gone.rename(registered / "artifacts")
+    assert named.code == 2
+    assert "not downloaded" in named.err
+    assert not (registered / "no").exists()
+    assert chosen.code == 0
+    row = rows(chosen)["a/one.jpg"]
+    assert row["network"] == "quickres-blind (shipped)"
+    assert "models:/qfactory-quickres-qf10/1 (@champion) could not be opened" in row["notes"][0]
 
 
 def test_exif_is_kept_and_the_picture_is_upright(tmp_path):

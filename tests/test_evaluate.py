@@ -12,6 +12,8 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
+from flows import cli_evaluate
+from flows.console import print_json
 from pipeline import datasets
 from pipeline.degrade import before_jpeg
 from pipeline.evaluate import (
@@ -25,6 +27,7 @@ from pipeline.evaluate import (
 )
 from pipeline.jpeg import compress, quantization_table
 from pipeline.metrics import METRICS, psnr
+from storage import files
 
 KEYS = [
     "dataset",
@@ -262,3 +265,39 @@ def test_the_module_says_what_is_wrong(arguments, told, capsys):
         main([word.format(weights=weights) for word in arguments])
     assert ended.value.code == 1
     assert told in capsys.readouterr().err
+
+
+@pytest.fixture
+def photos(tmp_path, crops) -> str:
+    """A folder of two small photographs, as a reference."""
+    for name, luma in crops:
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(luma).save(tmp_path / "photos" / f"{name}.png")
+    return f"folder:{tmp_path / 'photos'}"
+
+
+def test_a_report_that_cannot_be_written_loses_no_scores(photos, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    table, page = tmp_path / "scores.csv", f"{tmp_path}/file/report.html"
+    code = cli_evaluate.evaluate(
+        "jpeg", dataset=[photos], qf=[10], json=True, csv=str(table), report=page
+    )
+    told = capsys.readouterr()
+    assert code == 1
+    assert json.loads(told.out)[0]["images"] == 2
+    assert len(table.read_text().splitlines()) == 1 + 2 + 1
+    assert f"WARNING: no report at {page}" in told.err
+
+
+def test_a_report_goes_to_a_bucket_as_the_table_does(photos, capsys):
+    places = ["memory://reports/scores.csv", "memory://reports/page.html"]
+    code = cli_evaluate.evaluate("jpeg", dataset=[photos], qf=[10], csv=places[0], report=places[1])
+    assert code == 0
+    assert files.read_bytes(places[0]).startswith(b"dataset,qf,image")
+    assert b"Evaluation of JPEG" in files.read_bytes(places[1])
+    assert "report memory://reports/page.html" in capsys.readouterr().err
+
+
+def test_json_has_no_number_that_json_does_not_know(capsys):
+    print_json([{"psnr": float("inf"), "gain": float("nan"), "bpp": 0.5}])
+    assert json.loads(capsys.readouterr().out) == [{"psnr": None, "gain": None, "bpp": 0.5}]

@@ -177,7 +177,13 @@ def test_a_metric_refuses_what_it_cannot_compare(name):
             METRICS[name](image, wrong)
 
 
-@pytest.mark.parametrize(("folder", "qf"), sorted(JPEG_ROWS))
+@pytest.mark.parametrize(
+    ("folder", "qf"),
+    [
+        pytest.param(*row, marks=[pytest.mark.slow] if row[0] == "LIVE1" and row[1] > 10 else [])
+        for row in sorted(JPEG_ROWS)
+    ],
+)
 def test_the_jpeg_row_equals_the_published_one_to_the_printed_digit(folder, qf, datasets_root):
     values = []
     for path in sorted((datasets_root / folder).iterdir()):

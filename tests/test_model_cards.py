@@ -106,6 +106,13 @@ def test_the_card_of_a_rescaled_network_says_how_it_was_scored():
     assert "published" not in card
 
 
+def test_a_card_that_is_still_too_long_is_cut_and_says_so():
+    recipe = replace(get_recipe("quickres-qf10"), source="a long story " * 500)
+    card = card_of(recipe, {})
+    assert len(card) == MAX_LENGTH
+    assert card.endswith("(cut here: the registry holds no longer card)")
+
+
 def test_the_licence_of_a_users_own_folder_is_not_guessed():
     card = card_of(get_recipe("quickres-qf10"), {}, dataset="folder:scans")
     assert "`folder:scans`: the licence of these images is their owner's" in card

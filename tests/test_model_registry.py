@@ -20,7 +20,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from storage.gate import GateScores, decide
+from storage.mlflow_client import shown_uri
 from storage.model_registry import ModelRegistry, RegisteredVersion, RegistryError, scores_of
+from storage.recorded_runs import REPORT_TAG, RecordedRuns, TrackingError
 from storage.tracking import Tracker
 from tests.mlflow_servers import new_database, running_server
 from tests.processes import free_port
@@ -283,18 +285,17 @@ def test_promotion_moves_the_champion_only_for_the_better(registry):
     for _ in range(3):
         register(registry, name)
     assert opened.champion(name) is None
-    assert opened.promote(name, 1, SCORES).alias == "champion"
-    worse = opened.promote(name, 2, replace(SCORES, psnr=29.0, ssim=0.7))
+    assert opened.promotions.promote(name, 1, SCORES).alias == "champion"
+    worse = opened.promotions.promote(name, 2, replace(SCORES, psnr=29.0, ssim=0.7))
     assert worse.alias == "challenger"
     second = opened.version(name, 2)
     assert second.aliases == ("challenger",)
     assert second.tags["gate.reason"] == worse.reason
-    assert opened.promote(name, 3, replace(SCORES, psnr=28.3)).alias == "champion"
+    assert opened.promotions.promote(name, 3, replace(SCORES, psnr=28.3)).alias == "champion"
     assert opened.resolve(name).version == 3
     assert opened.version(name, 1).aliases == ()
-    assert (
-        opened.promote(name, 3, replace(SCORES, psnr=28.3)).reason == "it is the champion already"
-    )
+    again = opened.promotions.promote(name, 3, replace(SCORES, psnr=28.3))
+    assert again.reason == "it is the champion already"
 
 
 @pytest.mark.slow
@@ -307,7 +308,7 @@ def test_promotions_at_the_same_time_leave_the_best_as_the_one_champion(registry
 
     def promote(version: int) -> None:
         start.wait()
-        ModelRegistry(opened.uri).promote(
+        ModelRegistry(opened.uri).promotions.promote(
             name, version, replace(SCORES, psnr=SCORES.psnr + gains[version])
         )
 
@@ -322,6 +323,49 @@ def test_without_a_server_the_error_names_it_and_comes_soon():
         ModelRegistry(uri).list_models()
 
 
+def test_no_message_shows_the_password_of_a_server():
+    uri = f"http://ana:secret@127.0.0.1:{free_port()}"
+    with pytest.raises(RegistryError) as told:
+        ModelRegistry(uri).list_models()
+    assert "secret" not in str(told.value)
+    assert f"Check that {uri.replace('ana:secret@', '')} can be reached" in str(told.value)
+    with pytest.raises(TrackingError) as told:
+        RecordedRuns(uri).with_reports()
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://ana:p@ss@host:5000/a", "https://host:5000/a"),
+        ("at postgresql://ana:secret@host/mlflow: no", "at postgresql://host/mlflow: no"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("http://host/x, models:/net@champion", "http://host/x, models:/net@champion"),
+    ],
+)
+def test_uris_are_shown_without_user_and_password(text, shown):
+    assert shown_uri(text) == shown
+
+
+def test_an_object_store_that_lets_nobody_in_is_told_as_one_error(tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    uri = new_database(tmp_path)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.create_registered_model("far")
+    client.create_model_version("far", "s3://nowhere/model")
+    with pytest.raises(RegistryError, match=r"far/1 not downloaded: .*credentials"):
+        ModelRegistry(uri).download("models:/far/1", tmp_path)
+    experiment = client.create_experiment("far", "s3://nowhere/runs")
+    run = client.create_run(experiment, tags={REPORT_TAG: "report"}).info.run_id
+    runs = RecordedRuns(uri)
+    with pytest.raises(TrackingError, match=r"not recorded: .*credentials"):
+        runs.write(runs.find(run), {"index.html": b"page"})
+
+
 @pytest.mark.slow
 def test_a_server_that_keeps_the_files_itself_serves_the_same_network(tmp_path):
     with running_server(tmp_path, free_port()) as uri:
@@ -329,7 +373,7 @@ def test_a_server_that_keeps_the_files_itself_serves_the_same_network(tmp_path):
             assert study.run_id is not None
             opened = ModelRegistry(uri)
             found = register((opened, study.run_id), "qfactory-served", recipe="r")
-        assert opened.promote(found.name, 1, SCORES).alias == "champion"
+        assert opened.promotions.promote(found.name, 1, SCORES).alias == "champion"
         image = torch.rand(1, 1, 19, 21)
         torch.testing.assert_close(opened.load("qfactory-served")(image), network()(image))
         assert opened.resolve("qfactory-served").tags["recipe"] == "r"

@@ -8,12 +8,14 @@ import threading
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from skimage import data
 
 from pipeline.served.photographs import (
     MIN_SIDE,
     PhotographRejected,
     jpeg_of,
+    left_out,
     padded,
     png_of,
     read_photograph,
@@ -195,6 +197,27 @@ def test_of_several_pictures_in_one_file_the_first_is_the_photograph():
     file = io.BytesIO()
     COFFEE.save(file, "MPO", save_all=True, append_images=[COFFEE.rotate(180)], quality=60)
     assert gap(untouched(file.getvalue()), decoded(jpeg())).max() == 0
+
+
+def test_iptc_goes_into_a_new_jpeg_as_it_is_and_is_told_where_a_png_leaves_it_out():
+    segments = [b"Photoshop 3.0\0" + bytes([number]) * 60_000 for number in (2, 1)]
+    content = jpeg()
+    for segment in segments:
+        content = with_segment(content, 0xED, segment)
+    content = with_segment(content, 0xED, b"Adobe_CM nothing of it")
+    image = untouched(content, "JPEG")
+    assert isinstance(image, JpegImageFile)
+    assert [data for name, data in image.applist if name == "APP13"] == segments[::-1]
+    photograph = read_photograph(content)
+    assert left_out(photograph, "jpeg") == []
+    assert "IPTC" in left_out(photograph, "png")[0]
+
+
+def test_the_other_pictures_of_a_file_are_told():
+    file = io.BytesIO()
+    COFFEE.save(file, "MPO", save_all=True, append_images=[COFFEE, COFFEE])
+    assert "other pictures (2)" in left_out(read_photograph(file.getvalue()), "jpeg")[0]
+    assert left_out(read_photograph(jpeg()), "png") == []
 
 
 def png_bytes() -> bytes:

@@ -145,9 +145,9 @@ def test_a_move_is_read_back_from_its_tag_as_it_was_written():
 
 def test_a_first_version_has_to_beat_jpeg_and_its_scores_stay_readable(registry):
     a_model(registry, "first", 2)
-    lost = registry.promote("first", 1, replace(SCORES, psnr=27), jpeg=JPEG)
+    lost = registry.promotions.promote("first", 1, replace(SCORES, psnr=27), jpeg=JPEG)
     assert lost.alias == "challenger"
-    assert registry.promote("first", 2, SCORES, jpeg=JPEG).alias == "champion"
+    assert registry.promotions.promote("first", 2, SCORES, jpeg=JPEG).alias == "champion"
     assert registry.version("first", 2).tags["gate.jpeg_psnr"] == "27.8"
     assert registry.version("first", 1).aliases == ("challenger",)
     assert line_of(registry, "first") == [("gate", 2)]
@@ -155,8 +155,8 @@ def test_a_first_version_has_to_beat_jpeg_and_its_scores_stay_readable(registry)
 
 def test_a_forced_champion_carries_who_forced_it_and_why(registry):
     a_model(registry, "forced", 2)
-    registry.promote("forced", 1, gained(1))
-    refused = registry.promote("forced", 2, SCORES)
+    registry.promotions.promote("forced", 1, gained(1))
+    refused = registry.promotions.promote("forced", 2, SCORES)
     assert refused.alias == "challenger"
     decision = registry.promotions.force("forced", 2, by="ana", reason="1 fails on scans")
     assert decision.reason == "forced by ana: 1 fails on scans"
@@ -172,6 +172,41 @@ def test_a_forced_champion_carries_who_forced_it_and_why(registry):
     assert abs(now() - last.when) < timedelta(minutes=1)
 
 
+def test_the_gate_does_not_replace_a_forced_champion_that_has_no_scores(registry):
+    a_model(registry, "unscored", 2)
+    registry.promotions.force("unscored", 1, by="ana", reason="it is right for scans")
+    decision = registry.promotions.promote("unscored", 2, gained(9), jpeg=JPEG)
+    assert decision.alias == "challenger"
+    assert "version 1 is champion and has no scores" in decision.reason
+    compare = "qfactory models compare unscored/1 unscored/2 --dataset classic5"
+    assert compare in decision.reason
+    assert champion_of(registry, "unscored") == 1
+    registry.promotions.promote("unscored", 1, SCORES)
+    assert registry.promotions.promote("unscored", 2, gained(9)).alias == "champion"
+
+
+def test_who_becomes_challenger_while_the_alias_is_taken_from_another_keeps_it(
+    registry, monkeypatch
+):
+    client = a_model(registry, "late", 3)
+    registry.promotions.force("late", 1, by="ana", reason="to begin with")
+    assert registry.promotions.promote("late", 2, SCORES).alias == "challenger"
+    delete = MlflowClient.delete_registered_model_alias
+
+    def rival_comes_first(self: MlflowClient, name: str, alias: str) -> None:
+        monkeypatch.undo()
+        assert registry.promotions.promote(name, 3, replace(SCORES, psnr=1)).alias == "challenger"
+        delete(self, name, alias)
+
+    monkeypatch.setattr(MlflowClient, "delete_registered_model_alias", rival_comes_first)
+    registry.promotions.force("late", 2, by="ana", reason="better")
+    aliases = client.get_registered_model("late").aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {
+        "champion": 2,
+        "challenger": 3,
+    }
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 1001])
 def test_force_and_rollback_want_a_reason(registry, reason):
     with pytest.raises(ValueError, match="give 1 to 1000"):
@@ -184,22 +219,22 @@ def test_force_and_rollback_want_a_reason(registry, reason):
 def test_rollback_goes_back_one_champion_at_a_time_and_the_gate_respects_it(registry):
     a_model(registry, "back", 4)
     for version in (1, 2, 3):
-        assert registry.promote("back", version, gained(version)).alias == "champion"
+        assert registry.promotions.promote("back", version, gained(version)).alias == "champion"
     move = registry.promotions.rollback("back", by="ana", reason="stripes on scans")
     assert (move.version, move.base, move.withdraws) == (2, 3, (3,))
     assert champion_of(registry, "back") == 2
     assert "by ana: stripes on scans" in registry.version("back", 3).tags["gate.rolled_back"]
-    again = registry.promote("back", 3, gained(3))
+    again = registry.promotions.promote("back", 3, gained(3))
     assert again.alias == "challenger"
     assert "rolled back on" in again.reason
     assert champion_of(registry, "back") == 2
-    assert registry.promote("back", 2, gained(2)).reason == "it is the champion already"
+    assert registry.promotions.promote("back", 2, gained(2)).reason == "it is the champion already"
     assert registry.version("back", 2).tags["gate.reason"].startswith("rolled back to, from")
     assert registry.promotions.rollback("back", by="bo", reason="2 as well").version == 1
     with pytest.raises(RegistryError, match=r"no champion before version 1.*\[2, 3\]"):
         registry.promotions.rollback("back", by="bo", reason="1 as well")
-    assert registry.promote("back", 4, gained(0.5)).alias == "challenger"
-    assert registry.promote("back", 4, gained(1.5)).alias == "champion"
+    assert registry.promotions.promote("back", 4, gained(0.5)).alias == "challenger"
+    assert registry.promotions.promote("back", 4, gained(1.5)).alias == "champion"
     registry.promotions.force("back", 3, by="ana", reason="the scans were at fault")
     assert "gate.rolled_back" not in registry.version("back", 3).tags
     assert champion_of(registry, "back") == 3
@@ -214,12 +249,12 @@ def test_rollback_goes_back_one_champion_at_a_time_and_the_gate_respects_it(regi
 def test_rollback_to_an_earlier_champion_withdraws_all_after_it(registry):
     a_model(registry, "far", 4)
     for version in (1, 2, 3):
-        registry.promote("far", version, gained(version))
+        registry.promotions.promote("far", version, gained(version))
     with pytest.raises(RegistryError, match=r"version 4 is not an earlier champion; .* \[1, 2\]"):
         registry.promotions.rollback("far", by="ana", reason="r", to=4)
     registry.promotions.rollback("far", by="ana", reason="r", to=1)
     for version in (2, 3):
-        assert registry.promote("far", version, gained(version)).alias == "challenger"
+        assert registry.promotions.promote("far", version, gained(version)).alias == "challenger"
     assert champion_of(registry, "far") == 1
 
 
@@ -228,10 +263,10 @@ def test_the_same_weights_under_another_number_do_not_come_back_either(registry)
     client = a_model(registry, "same", 1)
     for _ in range(2):
         client.create_model_version("same", NOWHERE, tags={"weights_sha256": "ab"})
-    registry.promote("same", 1, SCORES)
-    registry.promote("same", 2, gained(1))
+    registry.promotions.promote("same", 1, SCORES)
+    registry.promotions.promote("same", 2, gained(1))
     registry.promotions.rollback("same", by="ana", reason="stripes")
-    decision = registry.promote("same", 3, gained(1))
+    decision = registry.promotions.promote("same", 3, gained(1))
     assert decision.alias == "challenger"
     assert decision.reason.startswith("the weights of version 2, rolled back on")
 
@@ -240,9 +275,11 @@ def test_the_same_weights_under_another_number_do_not_come_back_either(registry)
 def test_an_alias_that_was_moved_outside_is_respected_and_becomes_history(registry):
     client = a_model(registry, "outside", 3)
     client.set_registered_model_alias("outside", "champion", "1")  # before there was a history
-    assert registry.promote("outside", 2, gained(2)).alias == "champion"
+    recorded = registry.promotions.promote("outside", 1, SCORES)
+    assert recorded.reason == "it is the champion already"
+    assert registry.promotions.promote("outside", 2, gained(2)).alias == "champion"
     client.set_registered_model_alias("outside", "champion", "1")
-    assert registry.promote("outside", 3, gained(1)).alias == "champion"
+    assert registry.promotions.promote("outside", 3, gained(1)).alias == "champion"
     assert line_of(registry, "outside") == [
         ("outside", 1), ("gate", 2), ("outside", 1), ("gate", 3),
     ]  # fmt: skip
@@ -255,7 +292,7 @@ def test_an_alias_that_was_moved_outside_is_respected_and_becomes_history(regist
 def test_a_deleted_champion_is_followed_by_the_one_before(registry):
     client = a_model(registry, "deleted", 2)
     for version in (1, 2):
-        registry.promote("deleted", version, gained(version))
+        registry.promotions.promote("deleted", version, gained(version))
     client.delete_model_version("deleted", "2")
     registry.promotions.rollback("deleted", by="ana", reason="2 is gone")
     assert champion_of(registry, "deleted") == 1
@@ -267,12 +304,12 @@ def test_a_writer_killed_before_it_set_the_alias(registry, age_s, champion):
     """Just now its move is completed by the next writer; long ago the alias counts."""
     name = f"killed-{age_s}"
     client = a_model(registry, name, 3)
-    registry.promote(name, 1, SCORES)
+    registry.promotions.promote(name, 1, SCORES)
     when = now() - timedelta(seconds=age_s)
     (first,) = registry.promotions.history(name)
     killed = a_move(first.move.number + 1, 2, base=1, scores=gained(2), when=when)
     client.set_registered_model_tag(name, killed.tag, killed.to_json())
-    third = registry.promote(name, 3, gained(1))
+    third = registry.promotions.promote(name, 3, gained(1))
     assert third.alias == ("champion" if champion == 1 else "challenger")
     registry.promotions.force(name, 1, by="ana", reason="settles what is open")
     kinds = line_of(registry, name)
@@ -293,7 +330,7 @@ told = []
 for kind, version, psnr in work:
     scores = GateScores(dataset="classic5", qfs=(10,), psnr=psnr, ssim=0.8, psnr_b=27.5)
     if kind == "gate":
-        told.append(registry.promote(name, version, scores).alias)
+        told.append(registry.promotions.promote(name, version, scores).alias)
     elif kind == "force":
         told.append(registry.promotions.force(name, version, by="ana", reason="a try").alias)
     else:
@@ -357,8 +394,8 @@ def test_gate_force_and_rollback_in_processes_at_once_end_in_one_champion(
     def check(registry: ModelRegistry) -> None:
         name = "mixed"
         a_model(registry, name, 8)
-        registry.promote(name, 1, SCORES)
-        registry.promote(name, 2, gained(0.1))
+        registry.promotions.promote(name, 1, SCORES)
+        registry.promotions.promote(name, 2, gained(0.1))
         draw = random.Random(0)
         numbers = [*range(3, 9)]
         draw.shuffle(numbers)

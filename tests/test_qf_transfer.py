@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.cli_analyze_networks import by_trained_qf
+from flows.cli_analyze_networks import by_trained_qf, transfer
 from flows.network_analyses import NamedNetwork
 from models import build_model
 from pipeline import evaluate
@@ -17,6 +17,7 @@ from pipeline.metrics import MAX_DB
 from pipeline.qf_transfer import transfer_chart, transfer_matrix
 from pipeline.recipes import get_recipe
 from pipeline.weights import save_weights
+from storage import files
 from tests.test_cli import several
 
 ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
@@ -178,3 +179,15 @@ def test_the_command_prints_writes_and_draws_the_matrix_and_refuses_what_makes_n
     assert "live1, classic5" in told[3]
     assert "less than or equal to 100" in told[4]
     assert "greater than or equal to 1" in told[5]
+
+
+def test_the_files_of_an_analysis_go_to_a_bucket(tmp_path, capsys):
+    luma = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(luma).save(tmp_path / "noise.png")
+    network = str(ZOO / "quickres-qf10.safetensors")
+    place = "memory://analyses/transfer"
+    transfer(network, dataset=f"folder:{tmp_path}", qf=[10], output=place, json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert files.read_bytes(f"{place}/transfer.png").startswith(b"\x89PNG")
+    (line,) = csv.DictReader(files.read_bytes(f"{place}/transfer.csv").decode().splitlines())
+    assert float(line["gain"]) == row["gain"]

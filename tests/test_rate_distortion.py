@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline import evaluate, metrics
 from pipeline.rate_distortion import (
+    AXES,
     JPEG,
     bd_quality,
     bd_rate,
@@ -144,11 +145,12 @@ def test_an_unknown_curve_or_metric_lists_the_known_ones(found):
 
 
 def test_each_metric_of_the_figure_has_a_chart_with_every_curve(found):
-    for metric in ("psnr", "ssim"):
+    for metric in AXES:
         chart = rate_distortion_chart(found, metric)
         names = chart.spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
         assert set(names) == {JPEG, "same", "better"}
-    assert metrics.METRICS.keys() >= {"psnr", "ssim"}
+    assert AXES.keys() == {"psnr", "ssim", "ssim_gaussian"}
+    assert metrics.METRICS.keys() >= AXES.keys()
 
 
 @pytest.mark.slow
@@ -168,7 +170,7 @@ def test_the_command_draws_both_curves_and_refuses_a_single_point(tmp_path):
     )
     assert table.code == 0, table.err
     assert "bits at equal PSNR" in table.out
-    for name in ("psnr.png", "ssim.png"):
+    for name in ("psnr.png", "ssim.png", "ssim_gaussian.png"):
         with Image.open(tmp_path / "here" / name) as chart:
             assert chart.size[0] > 1000
     with (tmp_path / "here" / "rate-distortion.csv").open() as file:

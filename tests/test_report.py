@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -10,17 +11,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.reporting import mlflow_command, mlflow_server
+from flows.settings import settings
 from pipeline.evaluate import compare, evaluate
 from pipeline.metrics import METRICS
 from pipeline.published import published_rows
-from pipeline.report import Report, ReportedNetwork, finite_curve
-from pipeline.report_analyses import Analysed, affordable_images, analyse
+from pipeline.rate_distortion import QFS
+from pipeline.report import (
+    CONTENT,
+    Report,
+    ReportedNetwork,
+    ReportError,
+    cost_of,
+    finite_curve,
+    from_files,
+    to_files,
+)
+from pipeline.report_analyses import DETAIL, Analysed, affordable_images, analyse
 from pipeline.report_charts import MOST_BARS, charts_of
-from pipeline.report_files import CONTENT, ReportError, from_files, to_files
 from pipeline.report_page import render
 from pipeline.report_pictures import choose_images, error_map, gains_of, pixels_of
 from pipeline.report_tables import table_rows
 from tests.reports import HOSTILE, SIDE, small_images, smoothing, whole_report
+
+pytestmark = pytest.mark.slow  # the page of a whole report takes seconds
 
 
 class Outline(HTMLParser):
@@ -187,11 +201,55 @@ def test_charts_of_many_images_show_the_extremes_and_say_so():
     assert json.dumps(chart.chart.spec).count('"series": "a"') == MOST_BARS
 
 
-def test_analyses_take_as_many_images_as_the_time_allows():
-    network = Analysed(restorer=smoothing(0.1), architecture="a", qfs=(10,), seconds_per_mpx=1.0)
+def analysed(share, scores, qf=10):
+    return Analysed(restorer=smoothing(share), architecture="arcnn", qfs=(qf,), scores=scores)
+
+
+def scores_at(speed, qfs=(10,)):
+    """A comparison whose network took so many seconds a million pixels."""
+    found = compare(smoothing(0.1), small_images()[:1], "mine", qfs)
+    timed = [replace(one, seconds=one.pixels * speed / 1e6) for one in found.restored.per_image]
+    return replace(found, restored=replace(found.restored, per_image=tuple(timed)))
+
+
+def test_analyses_take_the_middle_of_as_many_images_as_the_time_allows():
+    network = analysed(0.1, scores_at(1.0))
     images = [(str(i), np.zeros((1000, 1000), np.uint8)) for i in range(5)]
     assert [n for n, _ in affordable_images([network], images, 3.1, [10])] == ["0", "1"]
-    assert analyse({"n": network}, images, "mine", seconds=0.1) == (None, {})
+    assert analyse({"n": network}, images, "mine", seconds=0.1).curves is None
+    a_detail = DETAIL**2 / 1e6 * len(QFS) * 1.5
+    found = analyse({"n": network}, images, "mine", seconds=2.5 * a_detail)
+    assert found.curves is not None
+    pixels = {one.image: one.pixels for one in found.curves.results["n"].per_image}
+    assert pixels == {"0": DETAIL**2, "1": DETAIL**2}
+    (note,) = {
+        chart.note
+        for chart in charts_of(
+            Report(title="x", rate_distortion=found.curves, analysed=found.images)
+        ).values()
+    }
+    assert "Mean over 2 images of mine, cut to the middle 256x256 pixels" in note
+
+
+def test_an_evaluation_at_all_quality_factors_is_not_made_again():
+    def never(luma, table):
+        raise AssertionError("called again")
+
+    scores = scores_at(1.0, QFS)
+    network = Analysed(restorer=never, architecture="arcnn", qfs=(10,), scores=scores)
+    found = analyse({"n": network}, iter(()), "mine", seconds=0)
+    assert found.curves is not None
+    assert found.curves.results == {"JPEG": scores.jpeg, "n": scores.restored}
+    assert found.images == ""
+
+
+def test_a_lone_mark_is_no_chart_and_its_costs_are_told_all_the_same():
+    scores = compare(smoothing(0.2), small_images(), "mine", [10])
+    cost = cost_of("arcnn")
+    alone = ReportedNetwork(name="a", architecture="arcnn", cost=cost, scores=(scores,))
+    report = Report(title="x", networks=(alone,))
+    assert {chart.section for chart in charts_of(report).values()} == {"gains"}
+    assert f"{cost.parameters:,}" in Outline(render(report).html).text
 
 
 def test_the_matrix_is_of_networks_of_one_architecture_and_the_curves_of_all():
@@ -210,3 +268,12 @@ def test_the_matrix_is_of_networks_of_one_architecture_and_the_curves_of_all():
 
 def test_a_diverged_training_has_a_curve_up_to_there():
     assert finite_curve([(30, float("nan")), (20, 0.2), (10, 0.3)]) == ((10, 0.3), (20, 0.2))
+
+
+def test_links_to_mlflow_carry_no_password(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example:5000")
+    settings.cache_clear()
+    told = mlflow_server(), mlflow_command()
+    monkeypatch.undo()
+    settings.cache_clear()
+    assert told == ("https://mlflow.example:5000", "open https://mlflow.example:5000")

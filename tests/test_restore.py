@@ -17,16 +17,18 @@ from pipeline.metrics import psnr
 from pipeline.restore import (
     UNCHANGED,
     Network,
+    NetworkUnavailable,
     PhotographRejected,
     choose_network,
     estimate_qf,
+    open_asked,
     restore_jpeg,
     when_used,
 )
 from pipeline.served.quantization_cells import SHARE, within_cells
 from pipeline.tiles import network_restorer
 from pipeline.weights import load_network
-from tests.test_photographs import decoded, gap, jpeg
+from tests.test_photographs import decoded, gap, jpeg, with_segment
 
 PROJECT = Path(__file__).resolve().parent.parent
 ZOO = PROJECT / "models" / "zoo"
@@ -216,6 +218,51 @@ def test_a_network_is_loaded_once_and_only_when_it_is_used():
     for _ in range(3):
         restore_jpeg(jpeg(quality=10), [lazy], kind="png")
     assert loaded == [1]
+
+
+def test_a_network_that_does_not_open_is_asked_once_and_the_next_one_is_used():
+    asked_for = []
+
+    def away():
+        asked_for.append(1)
+        raise ConnectionError("the store does not answer")
+
+    networks = [network("away", 10, restorer=when_used(away)), *NETWORKS]
+    for _ in range(3):
+        restored = restore_jpeg(jpeg(quality=10), networks, kind="png")
+        assert restored.network == "ten"
+        assert restored.notes == (
+            "away could not be opened, another was used: the store does not answer",
+        )
+    assert asked_for == [1]
+    for _ in range(2):
+        with pytest.raises(NetworkUnavailable, match="does not answer"):
+            restore_jpeg(jpeg(quality=10), networks[:1], kind="png")
+
+
+def test_a_named_network_that_does_not_open_is_told_at_once_and_never_replaced():
+    def away():
+        raise ValueError("no such version")
+
+    named = network("away", 10, restorer=when_used(away), asked=True)
+    with pytest.raises(NetworkUnavailable, match="no such version"):
+        restore_jpeg(jpeg(quality=10), [named, *NETWORKS], kind="png")
+    with pytest.raises(NetworkUnavailable, match="no such version"):
+        open_asked([named])
+    open_asked([network("unnamed", 10, restorer=when_used(away)), shipped("quickres-qf10")])
+
+
+def test_what_a_png_cannot_hold_is_told_and_a_jpeg_that_stays_the_same_loses_nothing():
+    content = with_segment(jpeg(quality=10), 0xED, b"Photoshop 3.0\0" + b"8BIM a caption")
+    one = [network("n", 10, restorer=identity)]
+    assert "IPTC" in restore_jpeg(content, one, kind="png").notes[0]
+    assert restore_jpeg(content, one, kind="jpeg").notes == ()
+    file = io.BytesIO()
+    COFFEE.save(file, "MPO", save_all=True, append_images=[COFFEE], quality=97)
+    assert "other pictures (1)" in restore_jpeg(file.getvalue(), one, kind="png").notes[0]
+    same = restore_jpeg(file.getvalue(), one, kind="jpeg")
+    assert same.content == file.getvalue()
+    assert len(same.notes) == 1  # that it is good already
 
 
 @pytest.mark.parametrize("qf", [40, 60, 90])

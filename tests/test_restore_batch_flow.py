@@ -11,8 +11,9 @@ from fsspec.config import conf
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from flows.network_sources import network_sources
-from flows.restore_batch import restore_batch
+from flows.network_sources import fetch, networks_for
+from flows.restore_batch import restore_batch, table_of
+from flows.restoring import ZOO, network_choices
 from flows.settings import settings
 from pipeline.batch_file import check_networks, open_networks
 from pipeline.export import export_network
@@ -45,6 +46,11 @@ def workspace(tmp_path_factory, bucket):  # noqa: F811 - the fixture
             yield folder
 
 
+def sources(model=None):
+    """The files of the networks that a batch without recorded ones takes."""
+    return [fetch(choice) for choice in network_choices(model)]
+
+
 def table_artifact():
     """The table that the first run of the flow left."""
     wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["restored-batch"]))
@@ -63,11 +69,14 @@ def test_the_flow_restores_with_what_ships_and_leaves_a_table_of_failures(worksp
     assert "restored" in table
     assert "not a JPEG" in table
     assert "garbage.jpg" in table
-    networks = open_networks(network_sources(None))
+    networks = open_networks(sources())
     alone = restore_jpeg((photos / "001.jpeg").read_bytes(), networks, kind="jpeg")
     assert (tmp_path / "out" / "001.jpeg").read_bytes() == alone.content
     again = restore_batch(str(photos), str(tmp_path / "out"), format="jpeg", actors=1)
     assert (again.restored, again.skipped, again.failed) == (0, 4, 1)
+    assert again.rejected_before == 1
+    assert "tried again only with --retry-failed" in str(table_of(again))
+    assert "--retry-failed" not in str(table_of(made))
 
 
 def test_a_bucket_is_restored_and_what_is_new_in_it_later(workspace, bucket, tmp_path):  # noqa: F811
@@ -76,7 +85,7 @@ def test_a_bucket_is_restored_and_what_is_new_in_it_later(workspace, bucket, tmp
     files.write_bytes(f"{bucket}/photos/notes.txt", b"not a photograph")
     places = f"{bucket}/photos", f"{bucket}/restored"
     assert restore_batch(*places, model="quickres-qf10", actors=1).restored == 3
-    (network,) = open_networks(network_sources("quickres-qf10"))
+    (network,) = open_networks(sources("quickres-qf10"))
     alone = restore_jpeg(jpeg(1), [network], kind="png")
     assert files.read_bytes(f"{bucket}/restored/day 1/a.png") == alone.content
     files.write_bytes(f"{bucket}/photos/day 1/a.jpg", jpeg(7))
@@ -86,13 +95,15 @@ def test_a_bucket_is_restored_and_what_is_new_in_it_later(workspace, bucket, tmp
     rows = read_results(f"{bucket}/restored")
     assert rows.keys() == {"day 0/a.jpg", "day 1/a.jpg", "day 2/a.jpg", "new.jpg"}
     assert {row.network for row in rows.values()} == {"quickres-qf10 (shipped)"}
-    with pytest.raises(ValueError, match="other settings: networks quickres-qf10"):
+    with pytest.raises(
+        ValueError, match=r"quickres-qf10 \(shipped\), which is not used now; not arcnn"
+    ):
         restore_batch(*places, model="arcnn-fast-qf10")
 
 
-def register(name):
-    """Register the shipped weights as the champion of a model."""
-    export = export_network(load_network(str(WEIGHTS))[1])
+def register(name, weights=WEIGHTS):
+    """Register shipped weights as the champion of a model."""
+    export = export_network(load_network(str(weights))[1])
     tracker = Tracker(settings().mlflow_uri, settings().artifact_root, keep_in=None)
     with tracker, tracker.study("registered", run_name=name) as run:
         run_id = run.run_id
@@ -108,7 +119,7 @@ def register(name):
 
 def test_a_registered_champion_travels_to_the_workers_as_a_program(workspace, tmp_path):
     found = register("qfactory-quickres-qf10")
-    (source,) = network_sources("qfactory-quickres-qf10@champion")
+    (source,) = sources("qfactory-quickres-qf10@champion")
     check_networks([source])
     assert source.is_program
     assert source.name.startswith(found.uri)
@@ -120,6 +131,41 @@ def test_a_registered_champion_travels_to_the_workers_as_a_program(workspace, tm
     (network,) = open_networks([source])
     alone = restore_jpeg((photos / "001.jpeg").read_bytes(), [network], kind="png")
     assert (tmp_path / "out" / "001.png").read_bytes() == alone.content
+
+
+def test_a_promotion_changes_the_networks_of_a_batch_only_when_asked(workspace, tmp_path):
+    name = "qfactory-promoted-qf10"
+    first = register(name)
+    photos, outputs = photo_folder(tmp_path / "in", 2), str(tmp_path / "out")
+    assert first.uri in restore_batch(str(photos), outputs, actors=1).networks
+    second = register(name, ZOO / "arcnn-fast-qf10.safetensors")
+    (photos / "new.jpg").write_bytes(jpeg(60))
+    later = restore_batch(str(photos), outputs, actors=1)
+    assert (later.restored, later.skipped) == (1, 2)
+    assert first.uri in later.networks
+    assert second.uri not in later.networks
+    (photos / "newer.jpg").write_bytes(jpeg(61))
+    asked = restore_batch(str(photos), outputs, new_networks=True, actors=1)
+    assert (asked.restored, asked.skipped) == (1, 3)
+    assert second.uri in asked.networks
+    assert restore_batch(str(photos), outputs, actors=1).networks == asked.networks
+    ModelRegistry(settings().mlflow_uri)._client.delete_model_version(name, str(second.version))
+    with pytest.raises(ValueError, match=rf"{second.uri}.*is gone.*--new-networks"):
+        restore_batch(str(photos), outputs, actors=1)
+    restore_batch(str(photos), outputs, new_networks=True, actors=1)
+    assert second.uri not in restore_batch(str(photos), outputs, actors=1).networks
+
+
+def test_a_registry_that_does_not_answer_is_an_error_worth_a_retry(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 99)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QFACTORY_WORKSPACE", str(tmp_path))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        settings.cache_clear()
+        with pytest.raises(ConnectionError, match="which networks are champions is not known"):
+            networks_for(str(tmp_path / "out"))
+        assert {n.name.partition(" ")[2] for n in network_choices()} == {"(shipped)"}
+    settings.cache_clear()
 
 
 def test_the_command_names_mistakes_and_goes_on_after_sigterm(tmp_path):

@@ -29,6 +29,7 @@ from flows.settings import settings
 from pipeline.export import export_network
 from pipeline.jpeg import quantization_table
 from pipeline.restore import Network, restore_jpeg
+from pipeline.served import model as served_model
 from pipeline.served.model import ServedModel
 from pipeline.served.network import ProgramFacts, ServedNetwork
 from pipeline.served.photographs import png_of, read_photograph
@@ -176,6 +177,24 @@ def test_arrays_keep_their_shape_and_type(shape):
     assert isinstance(restored, np.ndarray)
     assert restored.dtype == np.uint8
     np.testing.assert_array_equal(restored, luma + 10)
+
+
+def test_one_call_has_caps_for_all_its_images_together(monkeypatch):
+    with pytest.raises(ValueError, match="more than 256 images in one call: give them in several"):
+        LIGHTER.predict([b""] * 257)
+    photograph = grey_jpeg(20, 30)
+    monkeypatch.setattr(served_model, "CALL_BYTES", 3 * len(photograph))
+    monkeypatch.setattr(served_model, "CALL_PIXELS", 3 * 600)
+    text = base64.b64encode(photograph).decode()
+    luma = np.zeros((20, 30), np.uint8)
+    for items in ([photograph] * 3, [text, photograph], [{"image": luma}, luma, text]):
+        assert len(LIGHTER.predict(items)) == len(items)
+    with pytest.raises(ValueError, match=r"4 images have .* bytes together"):
+        LIGHTER.predict({"image": [photograph, photograph, text, photograph]})
+    monkeypatch.setattr(served_model, "CALL_BYTES", 99 * len(photograph))
+    for items in ([photograph, text, luma, {"image": luma}], pd.DataFrame({"image": [text] * 4})):
+        with pytest.raises(ValueError, match=r"4 images have 2,400 pixels together, .* 1,800"):
+            LIGHTER.predict(items)
 
 
 def test_a_table_comes_from_the_jpeg_from_the_caller_or_from_the_version():

@@ -21,7 +21,8 @@ from flows.study import study
 from flows.study_results import StudyError, StudyResult
 from flows.train import TrainingSlice, train
 from pipeline.recipes import get_recipe
-from pipeline.report_files import from_files
+from pipeline.report import from_files
+from pipeline.scores import Comparison
 from pipeline.training import train as plain_training
 from pipeline.training_job import TrainingJob
 from storage.model_registry import ModelRegistry
@@ -93,20 +94,21 @@ def test_a_study_leaves_a_report_which_mlflow_alone_can_make_again(first, tmp_pa
     copy = shutil.copytree(Path(first.report).parent, tmp_path / "kept")
     shutil.rmtree(Path(first.report).parent)
     (child,) = [run.info.run_id for run in runs_of("first") if run.info.run_name == EASY]
-    again = report(child, tmp_path / "again.html")
+    again = report(child, str(tmp_path / "again.html"))
     assert Path(again).read_text() == (copy / "report.html").read_text()
     (parent,) = [run for run in runs_of("first") if run.info.run_name == "first"]
     client = open_client(settings().mlflow_uri)
     files = {file.path for file in client.list_artifacts(parent.info.run_id, "report")}
     assert {"report/report.html", "report/report.json", "report/gains-1.png"} <= files
     with pytest.raises(UnknownRunError, match=parent.info.run_id):
-        report("nix", tmp_path / "none.html")
+        report("nix", str(tmp_path / "none.html"))
 
 
 def test_an_evaluation_leaves_a_report_that_prefect_links_to(first):
     (alone,) = [model for model in first.models if model.recipe == ALONE]
-    (result,) = evaluate(network=alone.model, dataset=["sample:test"], qf=[10])
-    assert result.row(10).metrics == alone.scores["sample:test"].restored.row(10).metrics
+    (found,) = evaluate(network=alone.model, dataset=["sample:test"], qf=[10]).scored
+    assert isinstance(found, Comparison)
+    assert found.restored.row(10).metrics == alone.scores["sample:test"].restored.row(10).metrics
     (run,) = runs_of("evaluate")
     made = RecordedRuns(settings().mlflow_uri).find("evaluate")
     assert made.run_id == run.info.run_id
@@ -120,6 +122,19 @@ def test_an_evaluation_leaves_a_report_that_prefect_links_to(first):
     assert any(f"runs/{made.run_id}/artifacts/report/report.html" in str(a.data) for a in links)
 
 
+def test_an_evaluation_by_the_command_is_recorded_if_the_user_says_so(first, tmp_path, capsys):
+    (alone,) = [model for model in first.models if model.recipe == ALONE]
+    page = tmp_path / "page.html"
+    code = cli_evaluate.evaluate(
+        alone.model, dataset=["sample:test"], qf=[10], json=True, record=True, report=str(page)
+    )
+    (row,) = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert row["psnr"] == alone.scores["sample:test"].restored.row(10).metrics["psnr"]
+    again = report("latest", str(tmp_path / "again.html"))
+    assert Path(again).read_text() == page.read_text()
+
+
 def test_the_graph_shows_the_models_that_are_registered(first, capsys):
     cli_recipes.graph("arcnn-qf[14]0")
     easy, hard, other = capsys.readouterr().out.splitlines()
@@ -129,7 +144,14 @@ def test_the_graph_shows_the_models_that_are_registered(first, capsys):
 
 
 def test_the_same_study_again_only_evaluates(first):
+    client = open_client(settings().mlflow_uri)
+    client.set_model_version_tag(f"qfactory-{ALONE}", "1", "git_commit", "made-long-ago")
     again = run_study(name="again")
+    runs = RecordedRuns(settings().mlflow_uri)
+    made = {n.name: n.made for n in from_files(partial(runs.read, runs.find("again"))).networks}
+    assert made[ALONE]["commit"] == "made-long-ago", "not today's"
+    assert made[ALONE]["in this study"] == "reused"
+    assert "pillow" in made[ALONE]["packages of the patches"].lower()
     assert set(states(again).values()) == {"reused"}
     assert again.rows == first.rows
     assert versions(f"qfactory-{HARD}") == [1]

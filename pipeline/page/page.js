@@ -131,7 +131,7 @@ function comparable(figure) {
 }
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const NARROWEST = 300, AXIS = 90;
+const NARROWEST = 300, AXIS = 90, SETTLED_MS = 150;
 
 function settings() {
   const [ink, faint, line] = ["--ink", "--faint", "--line"].map((name) =>
@@ -154,7 +154,7 @@ function merged(base, more) {
 }
 
 // Draw a chart to fit its box: narrower where the window is, with the legend below.
-async function draw(place, given) {
+function draw(place, given) {
   const spec = structuredClone(given);
   const room = place.parentElement.clientWidth;
   spec.config = merged(spec.config ?? {}, settings());
@@ -164,22 +164,32 @@ async function draw(place, given) {
     if (!place.dataset.fixed) spec.width = Math.max(NARROWEST - AXIS, room - 30);
     spec.autosize = { type: "fit-x", contains: "padding" };
   }
-  await vegaEmbed(place, spec, { actions: false, renderer: "svg", ast: true, mode: "vega-lite" });
-  place.dataset.drawn = String(room);
+  return vegaEmbed(place, spec, { actions: false, renderer: "svg", ast: true, mode: "vega-lite" });
 }
 
 function drawable(place, given) {
   const details = place.closest("details");
   const save = details.querySelector(".save");
   save.href = place.querySelector("img").src;
-  const again = () => {
-    if (details.open && place.dataset.drawn !== String(place.parentElement.clientWidth)) {
-      draw(place, given);
+  const look = () => `${place.parentElement.clientWidth} ${dark.matches}`;
+  let drawing = false, shown = null, embedded = null, waiting;
+  // One drawing at a time; what changed meanwhile is drawn after it.
+  const again = async () => {
+    if (drawing) return;
+    drawing = true;
+    while (details.open && shown !== look()) {
+      shown = look();
+      embedded?.finalize();
+      embedded = await draw(place, given);
     }
+    drawing = false;
   };
   details.addEventListener("toggle", again);
-  addEventListener("resize", again);
-  dark.addEventListener("change", () => { delete place.dataset.drawn; again(); });
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(again, SETTLED_MS);
+  });
+  dark.addEventListener("change", again);
   again();
 }
 

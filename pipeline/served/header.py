@@ -45,6 +45,17 @@ def check_frame(data: bytes, max_pixels: int) -> None:
         )
 
 
+def pixels_of(data: bytes) -> int:
+    """Return how many pixels a JPEG's header tells of; 0 where there is no whole one."""
+    if data[:3] != b"\xff\xd8\xff":
+        return 0
+    try:
+        _, _, height, width = _frame(data)
+    except PhotographRejected:
+        return 0
+    return height * width
+
+
 def _frame(data: bytes) -> tuple[int, int, int, int]:
     """Return the frame's marker, which tells the coding, bits a sample, height and width."""
     at = 2

@@ -25,6 +25,10 @@ TURNS = {
 SIDEWAYS = 5
 """From this orientation on, an upright picture has the stored one's height as its width."""
 XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8](?=[\"'\s<])")
+PHOTOSHOP = b"Photoshop 3.0\0"
+APP13 = b"\xff\xed"
+PICTURES = 0xB001
+"""MPO's tag of how many pictures a file holds."""
 MAX_SEGMENT = 65_533
 """Bytes."""
 
@@ -75,3 +79,18 @@ def upright_exif(image: JpegImageFile, notes: list[str]) -> tuple[int, bytes | N
 def upright_xmp(xmp: bytes | None) -> bytes | None:
     """Return XMP that says "upright", if it says anything of it."""
     return None if xmp is None else XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def photoshop_segments(image: JpegImageFile) -> bytes:
+    """Return the segments with IPTC as they stand in the file, markers and lengths included."""
+    found = [data for name, data in image.applist if name == "APP13" and data[:14] == PHOTOSHOP]
+    return b"".join(APP13 + (len(data) + 2).to_bytes(2, "big") + data for data in found)
+
+
+def other_pictures(image: JpegImageFile) -> int:
+    """Return how many pictures an MPO file holds behind the first; 0 for every other file."""
+    try:
+        told = image._getmp()  # Pillow itself tells MPO files by it
+        return max(0, int(told[PICTURES]) - 1) if told else 0
+    except DECODER_ERRORS:
+        return 0

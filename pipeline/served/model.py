@@ -3,18 +3,25 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from mlflow.pytorch import load_model
 
+from .header import pixels_of
 from .network import ProgramFacts, ServedNetwork
+from .photographs import MAX_PIXELS
 
 FACTS = "served.json"
 """Name of the file with ProgramFacts, beside the program."""
 MAX_BYTES = 64 * 2**20
 """Of one JPEG."""
+CALL_ITEMS = 256
+CALL_BYTES = 2 * MAX_BYTES
+CALL_PIXELS = MAX_PIXELS
+"""Caps of all items of one call together: a request must not hold a server for hours."""
 GIVE = (
     "give a JPEG's bytes, its base64, an array (N, 1, H, W) float32 in [0, 1] or (H, W) uint8, "
     'a dictionary {"image": array, "table": (8, 8) array}, or a list of these'
@@ -40,8 +47,13 @@ class ServedModel:
                 list or a column `image` of these gives a list, one result an item.
             params: MLflow's, unused.
 
-        Raises ValueError that says what was wrong, and with which item of a list.
+        Raises ValueError that says what was wrong, and with which item of a list; also where a list
+        has more items, bytes or pixels together than one call may ask for.
         """
+        _check_call(model_input)
+        return self._restored(model_input)
+
+    def _restored(self, model_input: object) -> Restored:
         given = _unpacked(model_input)
         if isinstance(given, dict):
             return self._of_dictionary(given)
@@ -57,7 +69,7 @@ class ServedModel:
             if isinstance(_unpacked(item), list | tuple):
                 raise ValueError(f"image {number} of {len(items)} is a list: {GIVE}")
             try:
-                restored.append(self.predict(item))
+                restored.append(self._restored(item))
             except ValueError as error:
                 raise ValueError(f"image {number} of {len(items)}: {error}") from None
         return restored
@@ -67,7 +79,7 @@ class ServedModel:
             raise ValueError(f"a dictionary with {sorted(map(str, given))}: {GIVE}")
         image = _unpacked(given["image"])
         if "table" not in given:
-            return self.predict(image)
+            return self._restored(image)
         if not isinstance(image, np.ndarray):
             raise ValueError("a table belongs to an array: a JPEG brings its own, and a list none")
         return self._of_array(image, np.asarray(given["table"]))
@@ -87,6 +99,55 @@ def _load_pyfunc(data_path: str) -> ServedModel:
     folder = Path(data_path)
     facts = ProgramFacts(**json.loads((folder / FACTS).read_text()))
     return ServedModel(ServedNetwork(load_model(str(folder.parent)), facts))
+
+
+def _check_call(model_input: object) -> None:
+    """Raise ValueError where several items are too much together."""
+    items = list(islice(_items_of(model_input), CALL_ITEMS + 1))
+    if len(items) > CALL_ITEMS:
+        raise ValueError(f"more than {CALL_ITEMS} images in one call: give them in several")
+    if len(items) < 2:
+        return  # one has caps of its own
+    size = sum(_size_of(item) for item in items)
+    if size > CALL_BYTES:
+        raise _too_much(len(items), size, "bytes", CALL_BYTES)
+    pixels = sum(_pixels_of(item) for item in items)
+    if pixels > CALL_PIXELS:
+        raise _too_much(len(items), pixels, "pixels", CALL_PIXELS)
+
+
+def _items_of(model_input: object) -> Iterator[object]:
+    """Yield the JPEGs and arrays of one call, whatever they are wrapped in."""
+    given = _unpacked(model_input)
+    if isinstance(given, list | tuple):
+        for item in given:
+            yield from _items_of(item)
+    elif isinstance(given, dict):
+        yield from _items_of(given.get("image"))
+    else:
+        yield given
+
+
+def _size_of(item: object) -> int:
+    if isinstance(item, str):
+        return len(item) * 3 // 4  # base64
+    return len(item) if isinstance(item, bytes | bytearray | memoryview) else 0
+
+
+def _pixels_of(item: object) -> int:
+    if isinstance(item, np.ndarray):
+        return item.size
+    try:
+        return pixels_of(_jpeg_bytes(item))
+    except ValueError:
+        return 0  # it is refused when its turn comes
+
+
+def _too_much(items: int, amount: int, unit: str, cap: int) -> ValueError:
+    return ValueError(
+        f"{items} images have {amount:,} {unit} together, above the cap of {cap:,} of one call: "
+        "give them in several"
+    )
 
 
 def _unpacked(given: object) -> object:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .photographs import MAX_PIXELS, MIN_SIDE, padded, png_of, read_photograph
+from .photographs import MAX_PIXELS, MIN_SIDE, left_out, padded, png_of, read_photograph
 from .quantization_cells import within_cells
 from .spans import Tiling
 from .tiled import TILE, run, to_luma, to_unit
@@ -55,7 +55,7 @@ class ServedNetwork:
         Raises PhotographRejected, a ValueError, with the reason for what cannot be restored.
         """
         photograph = read_photograph(data, max_pixels=self.max_pixels)
-        for note in photograph.notes:
+        for note in (*photograph.notes, *left_out(photograph, "png")):
             logger.warning(note)
         restored = self.luma(photograph.luma, photograph.table)
         return png_of(photograph, within_cells(photograph.luma, restored, photograph.table))

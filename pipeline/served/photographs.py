@@ -7,6 +7,7 @@ A JPEG's luma is full-range, 0 to 255 (JFIF), and is given to networks as it is.
 
 import io
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,16 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngInfo
 
 from .header import DECODER_ERRORS, PhotographRejected, check_frame, one_line
-from .metadata import SIDEWAYS, TURNS, noting_damage, upright_dpi, upright_exif, upright_xmp
+from .metadata import (
+    SIDEWAYS,
+    TURNS,
+    noting_damage,
+    other_pictures,
+    photoshop_segments,
+    upright_dpi,
+    upright_exif,
+    upright_xmp,
+)
 
 __all__ = [
     "MAX_PIXELS",
@@ -23,6 +33,7 @@ __all__ = [
     "Photograph",
     "PhotographRejected",
     "jpeg_of",
+    "left_out",
     "padded",
     "png_of",
     "read_photograph",
@@ -56,6 +67,10 @@ class Photograph:
     comment: bytes | None = None
     dpi: tuple[float, float] | None = None
     """Across and down the upright picture."""
+    photoshop: bytes = b""
+    """Whole JPEG segments (APP13): IPTC captions and what else Photoshop keeps."""
+    others: int = 0
+    """Pictures behind the first, in an MPO file."""
     notes: tuple[str, ...] = ()
     """What was wrong with the file, if something was and it could be decoded all the same."""
 
@@ -96,8 +111,20 @@ def read_photograph(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
         xmp=upright_xmp(info.get("xmp")),
         comment=info.get("comment"),
         dpi=upright_dpi(info.get("dpi"), orientation),
+        photoshop=photoshop_segments(image),
+        others=other_pictures(image),
         notes=tuple(notes),
     )
+
+
+def left_out(photograph: Photograph, kind: Literal["png", "jpeg"]) -> list[str]:
+    """Say what of a photograph a new file of this kind does not hold."""
+    notes = []
+    if photograph.photoshop and kind == "png":
+        notes.append("its IPTC data was left out: PNG has no place for it, JPEG has")
+    if photograph.others:
+        notes.append(f"its other pictures ({photograph.others}) were left out: the first is kept")
+    return notes
 
 
 def png_of(photograph: Photograph, luma: np.ndarray) -> bytes:
@@ -115,7 +142,11 @@ def jpeg_of(photograph: Photograph, luma: np.ndarray, quality: int = 95) -> byte
     options: dict[str, object] = {"quality": quality, "subsampling": "4:4:4", "optimize": True}
     options |= {
         name: value
-        for name, value in (("xmp", photograph.xmp), ("comment", photograph.comment))
+        for name, value in (
+            ("xmp", photograph.xmp),
+            ("comment", photograph.comment),
+            ("extra", photograph.photoshop or None),
+        )
         if value is not None
     }
     return _encoded(photograph, luma, "JPEG", options)

@@ -22,6 +22,7 @@ from pipeline.batch_restore import restore_all
 from pipeline.batch_run import Batch
 from pipeline.restore import restore_jpeg
 from storage import files
+from storage.restore_manifest import UsedNetwork
 from tests.benchmarks.metrics import processor
 
 RESULTS = Path(__file__).parent / "results" / "batch_restore.json"
@@ -54,7 +55,12 @@ def batch_seconds(photos: Path, outputs: Path, source: NetworkSource, actors: in
     """Restore them with Ray Data; tell how long it took, and from the first batch that was done."""
     done = []
     start = time.perf_counter()
-    batch = Batch(inputs=str(photos), outputs=str(outputs), sources=(source,))
+    used = UsedNetwork(
+        name=source.name, uri=source.name, qfs=source.qfs, sha256=source.sha256, asked=True
+    )
+    batch = Batch(
+        inputs=str(photos), outputs=str(outputs), networks=(used,), fetch=lambda used: source
+    )
     report = restore_all(
         batch,
         actors=actors,
