@@ -107,10 +107,10 @@ def run_study(
             with tracker, tracker.study(name, tags={"git_commit": git_commit()}) as parent:
                 parent.log_params(params)
                 outcomes = train_all(ordered, versions, parent, plan, at_once=room.trainings)
-                if summarise is None:
-                    written = report_study(parent, name, ordered, versions, outcomes)
-                else:
+                if summarise is not None:
                     summarise(parent, outcomes)
+                elif any(outcome.value for outcome in outcomes.values()) and not plan.stop.is_set():
+                    written = report_study(parent, name, ordered, versions, outcomes)
                 raise_failures(outcomes)
         except StudyError as error:
             error.result = study_result(name, outcomes, tracker.unrecorded, written)
