@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -26,6 +28,7 @@ def connect(address: str | None, *, cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     options = {"include_dashboard": False, "num_cpus": cpus} if address is None else {}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -39,6 +42,19 @@ def connect(address: str | None, *, cpus: int | None = None) -> None:
             f"no Ray cluster at {where}: {error}. Start one with `ray start --head`, give its "
             "token in RAY_AUTH_TOKEN_PATH, or unset RAY_ADDRESS for a local one"
         ) from error
+    _handle_sigterm(handler)
+
+
+def _handle_sigterm(handler: object) -> None:
+    """Take SIGTERM back from Ray, whose own handler aborts the process 3 seconds after it.
+
+    They are too few for a flow that ends its trainings and its MLflow runs. `handler` is the one
+    from before Ray, by which Prefect cancels; where there was none, the Python half of Ray's
+    stays. Handlers can only be set in the main thread, where a deployment's flow runs.
+    """
+    if threading.current_thread() is threading.main_thread():
+        chosen = handler if callable(handler) else signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, chosen)
 
 
 def is_connected() -> bool:

@@ -213,11 +213,6 @@ def test_a_bad_parameter_is_refused_before_anything_runs(platform):
     assert api(platform, "flow_runs/count", {}) == before
 
 
-@pytest.mark.xfail(
-    reason="Ray's processes get the worker's SIGTERM too, and the flow's process may abort (exit "
-    "-6) before its MLflow runs have ended: they then stay RUNNING",
-    strict=False,
-)
 def test_a_cancelled_study_stops_all_its_trainings_and_leaves_no_run_running(platform):
     run_id = start(
         platform, "study",
