@@ -1,7 +1,10 @@
 """The `qfactory` command. Long work runs as Prefect flows, questions are answered directly."""
 
 import logging
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -81,21 +84,32 @@ app.command(models)
 def main() -> None:
     """Run the command line.
 
-    A user's mistake is one line on stderr and exit code 2, an interruption exit code 130.
+    A user's mistake is one line on stderr and exit code 2, an interruption exit code 130, and
+    SIGTERM, which ends everything in the same way, 143.
     """
     _log_to_stderr()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         prepare_environment()
         show_progress()
         sys.exit(app(exit_on_error=False, print_error=False))
-    except KeyboardInterrupt:
-        _stop("interrupted: what was published stays; the same command goes on from there", 130)
+    except KeyboardInterrupt as stop:
+        code = 143 if isinstance(stop, _Terminated) else 130
+        _stop("interrupted: what was published stays; the same command goes on from there", code)
     except CycloptsError as error:
         _stop(_reason(error), USAGE_ERROR)
     except Exception as error:
         if not _is_explained(error):
             raise
         _stop(str(error), USAGE_ERROR)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as the main thread sees it."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
 
 
 def _log_to_stderr() -> None:

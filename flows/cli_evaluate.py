@@ -45,19 +45,19 @@ def evaluate(
             a link, and `qfactory report` finds the run; without --report the page is
             reports/evaluate-NETWORK/report.html in the workspace
     """
-    opened = open_network(network)
     if record:
         # Imported here: Prefect takes seconds that a plain answer does not need.
         from flows.evaluate import evaluate as evaluate_flow
 
         done = evaluate_flow(network, dataset, qf, degradation, report)
-        scored, made = done.scored, done.report is not None
+        opened, scored, made = done.opened, done.scored, done.report is not None
     else:
+        opened = open_network(network)
         scored = [_score(opened, reference, qf, degradation) for reference in dataset]
         made = True
     _answer(network, opened, scored, json=json)
     if report is not None and not record:
-        made = _report(network, scored, dataset, qf, degradation, report)
+        made = _report(network, opened, scored, dataset, qf, degradation, report)
     if csv is not None:
         beside = partial(published.printed_rows, opened.architecture)
         write_csv([_own(one) for one in scored], csv, beside=beside)
@@ -97,6 +97,7 @@ def _answer(network: str, opened: OpenNetwork, scored: Sequence[Scored], *, json
 
 def _report(
     network: str,
+    opened: OpenNetwork,
     scored: Sequence[Scored],
     dataset: Sequence[str],
     qf: Sequence[int],
@@ -109,7 +110,7 @@ def _report(
         from flows.report_networks import evaluation_report
         from pipeline.report_page import save_page
 
-        save_page(evaluation_report(network, scored, dataset, qf, degradation), path)
+        save_page(evaluation_report(network, opened, scored, dataset, qf, degradation), path)
     except Exception as error:
         notes.print(f"WARNING: no report at {path}: {error}", markup=False)
         return False

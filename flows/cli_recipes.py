@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.markup import escape
 from rich.tree import Tree
@@ -54,11 +53,10 @@ def newest_models() -> dict[str, str]:
 
     Empty where nothing was registered yet, or the registry cannot be reached.
     """
-    uri = settings().mlflow_uri
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    if not settings().has_mlflow:
         return {}
     try:
-        models = ModelRegistry(uri).list_models()
+        models = ModelRegistry(settings().mlflow_uri).list_models()
     except RegistryError as error:
         notes.print(f"[yellow]WARNING[/] {escape(str(error))}")
         return {}

@@ -2,7 +2,6 @@
 
 import getpass
 import sys
-from pathlib import Path
 
 from rich.markup import escape
 
@@ -33,7 +32,7 @@ def list_models(*, json: bool = False) -> None:
     Args:
         json: print one JSON array, every version in it, and nothing else
     """
-    found = {} if _is_empty() else ModelRegistry(settings().mlflow_uri).list_models()
+    found = ModelRegistry(settings().mlflow_uri).list_models() if settings().has_mlflow else {}
     models = [versions for versions in found.values() if versions]
     if json:
         print_json([model_json(versions) for versions in models])
@@ -141,7 +140,7 @@ def rollback(model: str, *, to: int | None = None, reason: str = "no reason give
 
 def open_registry() -> ModelRegistry:
     """Open the registry. Raises ValueError with the next step where none was made yet."""
-    if _is_empty():
+    if not settings().has_mlflow:
         raise ValueError(
             f"nothing is registered yet, {settings().mlflow_uri} is not there: `qfactory study` "
             "trains and registers a network"
@@ -155,11 +154,6 @@ def user_name() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return "unknown"
-
-
-def _is_empty() -> bool:
-    uri = settings().mlflow_uri
-    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
 
 
 def _checked_files(registry: ModelRegistry, found: RegisteredVersion) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import reporting
 from flows.console import counted
-from flows.networks import architecture_of, open_network
+from flows.networks import OpenNetwork, open_network
 from flows.parameters import QualityFactors, Reference, References
 from flows.progress import progress, say
 from flows.report import default_path, write_report
@@ -29,6 +29,7 @@ from pipeline.scores import Comparison, EvaluationResult
 class Evaluation:
     """What an evaluation found."""
 
+    opened: OpenNetwork
     scored: Sequence[Comparison | EvaluationResult]
     """One for each set: the network beside JPEG, or JPEG alone."""
     report: str | None
@@ -53,7 +54,7 @@ def evaluate(
         report: file or URI of the HTML report (default: report.html in the workspace's
             reports/evaluate-NETWORK)
     """
-    architecture = architecture_of(network)
+    opened = open_network(network)
     tracker = open_tracker()
     with (
         tracker,
@@ -67,22 +68,22 @@ def evaluate(
                 "degradation": degradation,
             }
         )
-        scored = [score(network, reference, qf, degradation) for reference in dataset]
+        scored = [score(network, opened, reference, qf, degradation) for reference in dataset]
         results = tuple(one.restored if isinstance(one, Comparison) else one for one in scored)
         for result in results:
             reporting.log_result(run, result)
-            reporting.log_published(run, result, architecture)
+            reporting.log_published(run, result, opened.architecture)
         reporting.link_artifact(run)
         written = write_report(
             run,
             report or default_path(f"evaluate {network}"),
-            lambda: evaluation_report(network, scored, dataset, qf, degradation),
+            lambda: evaluation_report(network, opened, scored, dataset, qf, degradation),
         )
         if written.note:
             say(f"WARNING: {written.note}")
-    rows = [row for result in results for row in result_rows(network, result, architecture)]
+    rows = [row for result in results for row in result_rows(network, result, opened.architecture)]
     create_table_artifact(rows, key="evaluation", description=f"Scores of {network}")
-    return Evaluation(scored=scored, report=written.path)
+    return Evaluation(opened=opened, scored=scored, report=written.path)
 
 
 @task(
@@ -94,14 +95,14 @@ def evaluate(
     cache_policy=NO_CACHE,
 )
 def score(
-    network: str, dataset: Reference, qfs: list[int], degradation: Protocol
+    network: str, opened: OpenNetwork, dataset: Reference, qfs: list[int], degradation: Protocol
 ) -> Comparison | EvaluationResult:
     """Score one network, beside JPEG, on one set at every quality factor; or JPEG alone."""
     root = settings().datasets_root
     sources = datasets.list_images(dataset, root=root, purpose="evaluate")
     with progress(f"evaluate {network} on {dataset}") as update:
         images = counted(load_images(sources), len(sources), update)
-        found = score_beside_jpeg(open_network(network), images, dataset, qfs, degradation)
+        found = score_beside_jpeg(opened, images, dataset, qfs, degradation)
     result = found.restored if isinstance(found, Comparison) else found
     for row in result.rows:
         say(f"{row.label} QF{row.qf}: {row.metrics['psnr']:.2f} dB, SSIM {row.metrics['ssim']:.4f}")

@@ -8,8 +8,7 @@ from flows.settings import settings
 from models import ARCHITECTURES
 from pipeline.published import JPEG
 from pipeline.tiles import Restorer, network_restorer
-from pipeline.training_job import WEIGHTS
-from pipeline.weights import load_network, load_weights
+from pipeline.weights import Origin, load_network, weights_in
 from storage import files
 from storage.model_registry import ModelRegistry, RegisteredVersion
 
@@ -29,6 +28,8 @@ class OpenNetwork:
     """A short name for tables."""
     qfs: tuple[int, ...] = ()
     """JPEG quality factors that it was trained for; none where that is not known."""
+    made_by: RegisteredVersion | Origin | None = None
+    """What the registry or the file of weights tells of it; None for JPEG itself."""
 
 
 def open_network(network: str) -> OpenNetwork:
@@ -39,42 +40,30 @@ def open_network(network: str) -> OpenNetwork:
     """
     if network == JPEG:
         return OpenNetwork(restorer=None, architecture=JPEG, label="JPEG")
-    if (weights := _weights_of(network)) is not None:
-        origin, module = load_network(weights)
-        restorer = network_restorer(module, _device())
+    if not network.startswith("models:/") and files.exists(network):
+        origin, module = load_network(weights_in(network))
         return OpenNetwork(
-            restorer=restorer,
+            restorer=network_restorer(module, _device()),
             architecture=origin.architecture,
             label=origin.recipe,
             qfs=origin.qfs,
+            made_by=origin,
         )
     registry = ModelRegistry(settings().mlflow_uri)
     found = registry.resolve(network)
-    field, multiple = (found.tags.get(name) for name in ("receptive_field", "multiple"))
     restorer = network_restorer(
         registry.load(found.uri),
-        receptive_field=int(field) if field else None,
-        multiple=int(multiple) if multiple else None,
-        takes_table=found.tags.get("needs_table") == str(True),  # older ones have theirs built in
+        receptive_field=found.receptive_field,
+        multiple=found.multiple,
+        takes_table=found.takes_table,
     )
     return OpenNetwork(
         restorer=restorer,
         architecture=registered_architecture(found),
         label=found.tags.get("recipe", found.name.removeprefix(PREFIX)),
-        qfs=tuple(int(qf) for qf in found.tags.get("qfs", "").split() if qf.isdigit()),
+        qfs=found.qfs,
+        made_by=found,
     )
-
-
-def architecture_of(network: str) -> str | None:
-    """Return what `open_network` would say, without loading a registered model.
-
-    Raises an error that lists what there is, unless there is such a network.
-    """
-    if network == JPEG:
-        return JPEG
-    if (weights := _weights_of(network)) is not None:
-        return load_weights(weights)[0].architecture
-    return registered_architecture(ModelRegistry(settings().mlflow_uri).resolve(network))
 
 
 def restorer_of(weights: str) -> Restorer:
@@ -92,14 +81,6 @@ def registered_architecture(found: RegisteredVersion) -> str | None:
     name = found.name.removeprefix(PREFIX)
     fitting = [known for known in ARCHITECTURES if name.startswith(f"{known}-")]
     return max(fitting, key=len, default=None)
-
-
-def _weights_of(network: str) -> str | None:
-    """Return the weights of a checkpoint; None if the name is that of a registered model."""
-    if network.startswith("models:/") or not files.exists(network):
-        return None
-    inside = files.join(network, WEIGHTS)
-    return inside if files.exists(inside) else network
 
 
 def _device() -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from flows.networks import open_network
 from flows.settings import settings
+from flows.shipped import better_shipped
 from pipeline.batch_file import NetworkSource
 from pipeline.tiles import Restorer
 from storage.model_files import RegistryError
@@ -21,8 +22,9 @@ log = logging.getLogger(__name__)
 def champions(*, strict: bool) -> Sequence[UsedNetwork]:
     """Return every registered champion for photographs as they are.
 
-    Of those scored on the same dataset, the one with the higher PSNR comes first. If the registry
-    does not answer there are none, with a warning, or if `strict`, ConnectionError is raised.
+    Of those scored on the same dataset, the one with the higher PSNR comes first; one with less
+    PSNR than a shipped network is left out, with a warning. If the registry does not answer there
+    are none, with a warning, or if `strict`, ConnectionError is raised.
     """
     try:
         models = ModelRegistry(settings().mlflow_uri).list_models()
@@ -33,7 +35,7 @@ def champions(*, strict: bool) -> Sequence[UsedNetwork]:
         log.warning("only shipped networks are used: %s", reason)
         return []
     held = [v for versions in models.values() for v in versions if "champion" in v.aliases]
-    usable = [v for v in held if _qfs(v) and RESCALED not in v.name]
+    usable = [v for v in held if v.qfs and RESCALED not in v.name and not _is_beaten(v)]
     return [_choice(found, "champion") for found in sorted(usable, key=_rank)]
 
 
@@ -47,7 +49,7 @@ def named_choice(model: str, *, known: str) -> UsedNetwork:
         found = ModelRegistry(settings().mlflow_uri).resolve(model)
     except RegistryError as error:
         raise _explained(error, f"{error}. Shipped networks: {known}") from error
-    if not _qfs(found):
+    if not found.qfs:
         raise ValueError(
             f"{found.uri} has no tag `qfs`, the quality factors that it is for: qfactory did not "
             f"register it. Shipped networks: {known}"
@@ -73,20 +75,19 @@ def program_of(network: UsedNetwork) -> NetworkSource:
     """
     registry = ModelRegistry(settings().mlflow_uri)
     try:
-        tags = registry.resolve(network.uri).tags
+        found = registry.resolve(network.uri)
         content = checked_program(registry, network.uri)
     except RegistryError as error:
         raise _explained(error, str(error)) from error
-    field, multiple = tags.get("receptive_field"), tags.get("multiple")
     return NetworkSource(
         name=network.name,
         qfs=network.qfs,
         file="program.pt2",
         content=content,
         asked=network.asked,
-        receptive_field=int(field) if field else None,
-        multiple=int(multiple) if multiple else None,
-        takes_table=tags.get("needs_table") == str(True),
+        receptive_field=found.receptive_field,
+        multiple=found.multiple,
+        takes_table=found.takes_table,
     )
 
 
@@ -99,14 +100,25 @@ def _choice(found: RegisteredVersion, alias: str, *, asked: bool = False) -> Use
     return UsedNetwork(
         name=f"{found.uri} (@{alias})" if alias else found.uri,
         uri=found.uri,
-        qfs=_qfs(found),
+        qfs=found.qfs,
         sha256=found.tags.get(PROGRAM_DIGEST, ""),
         asked=asked,
     )
 
 
-def _qfs(found: RegisteredVersion) -> tuple[int, ...]:
-    return tuple(int(qf) for qf in found.tags.get("qfs", "").split() if qf.isdigit())
+def _is_beaten(found: RegisteredVersion) -> bool:
+    """Tell, also the user, whether a shipped network scored higher on the same set."""
+    scores = scores_of(found)
+    better = better_shipped(scores) if scores is not None else None
+    if scores is None or better is None:
+        return False
+    name, psnr = better
+    log.warning(
+        "%s has %.2f dB on %s, the shipped %s %.2f: the better one is used; `--model %s` takes it "
+        "all the same",
+        found.uri, scores.psnr, scores.label, name, psnr, found.uri,
+    )  # fmt: skip
+    return True
 
 
 def _rank(found: RegisteredVersion) -> tuple[str, float, str]:

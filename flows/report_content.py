@@ -18,12 +18,10 @@ MOST_PICTURES = 12
 """Of one report."""
 PICTURES_EACH = 4
 """Of one network; fewer where a report has several."""
-ANALYSES_S = 10.0
-"""Seconds that the analyses of a report may take, about."""
 LEFT_OUT = (
     "Rate-distortion curves and the QF-transfer matrix are left out: a detail of one image would "
-    f"take more than {ANALYSES_S:.0f} seconds here. `qfactory analyze rate-distortion` and "
-    "`qfactory analyze transfer` make them."
+    "take more than {seconds:g} seconds here (QFACTORY_REPORT_SECONDS). `qfactory analyze "
+    "rate-distortion` and `qfactory analyze transfer` make them."
 )
 
 
@@ -52,7 +50,8 @@ def report_of(
     analyses, notes = Analyses(), ()
     if (gate := _analysed_set(networks, jpeg)) is not None:
         analyses = _analyses(gate, networks, opened)
-        notes = () if analyses.curves is not None else (LEFT_OUT,)
+        if analyses.curves is None:
+            notes = (LEFT_OUT.format(seconds=settings().report_seconds),)
     return Report(
         title=title,
         command=command,
@@ -104,7 +103,7 @@ def _analyses(
         for network in networks
         if network.reported.scores[0].restored.degradation == STANDARD
     }
-    return analyse(analysed, _images(dataset), dataset, seconds=ANALYSES_S)
+    return analyse(analysed, _images(dataset), dataset, seconds=settings().report_seconds)
 
 
 def _images(dataset: str, names: Sequence[str] | None = None) -> Iterator[NamedImage]:

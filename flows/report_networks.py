@@ -4,17 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from shlex import join
 
-from flows.networks import OpenNetwork, open_network
+from flows.networks import OpenNetwork
 from flows.report_content import ScoredNetwork, report_of
 from flows.settings import settings
 from models import ARCHITECTURES
 from pipeline.degrade import STANDARD, Protocol
 from pipeline.report import Cost, Curve, Report, ReportedNetwork, cost_of, finite_curve
 from pipeline.scores import Comparison, EvaluationResult
-from pipeline.training_job import WEIGHTS
-from pipeline.weights import load_weights
-from storage import files
-from storage.model_registry import ModelRegistry
+from pipeline.weights import Origin
 from storage.patch_store import open_store
 from storage.recorded_runs import RecordedRuns, TrackingError
 from storage.schema import StoreError
@@ -37,13 +34,13 @@ TAGS = {
 
 def evaluation_report(
     network: str,
+    opened: OpenNetwork,
     scored: Sequence[Comparison | EvaluationResult],
     dataset: Sequence[str],
     qf: Sequence[int],
     degradation: Protocol = STANDARD,
 ) -> Report:
     """Return the report of what `flows.scoring.score_beside_jpeg` found on each set."""
-    opened = open_network(network)
     words = ["qfactory", "evaluate", network, "--dataset", *dataset, "--qf", *map(str, qf)]
     words += [] if degradation == STANDARD else ["--degradation", degradation]
     comparisons = [one for one in scored if isinstance(one, Comparison)]
@@ -58,12 +55,14 @@ def evaluation_report(
 
 def of_evaluation(network: str, opened: OpenNetwork, scores: Sequence[Comparison]) -> ScoredNetwork:
     """Return a network that a user named; `opened` is not JPEG itself."""
-    restorer = opened.restorer
+    restorer, made_by, run = opened.restorer, opened.made_by, None
     assert restorer is not None
-    if network.startswith("models:/") or not files.exists(network):
-        made, options, run = _made_by_registry(network)
+    assert made_by is not None
+    if isinstance(made_by, Origin):
+        made, options = _made_of_weights(made_by, network), made_by.options
     else:
-        (made, options), run = _made_by_checkpoint(network), None
+        made, run = {"model": made_by.uri, **made_of(made_by.tags)}, made_by.run_id
+        options = json.loads(made_by.tags.get("recipe_settings", "{}")).get("options", {})
     loss, held_out = recorded_curves(run) if run is not None else ((), ())
     reported = ReportedNetwork(
         name=opened.label,
@@ -110,24 +109,14 @@ def _made_of_store(name: str) -> dict[str, str]:
     }
 
 
-def _made_by_registry(network: str) -> tuple[dict[str, str], Mapping[str, object], str | None]:
-    found = ModelRegistry(settings().mlflow_uri).resolve(network)
-    options = json.loads(found.tags.get("recipe_settings", "{}")).get("options", {})
-    return {"model": found.uri, **made_of(found.tags)}, options, found.run_id
-
-
-def _made_by_checkpoint(network: str) -> tuple[dict[str, str], Mapping[str, object]]:
-    inside = files.join(network, WEIGHTS)
-    weights = inside if files.exists(inside) else network
-    origin, _ = load_weights(weights)
-    made = {
+def _made_of_weights(origin: Origin, weights: str) -> dict[str, str]:
+    return {
         "recipe": origin.recipe,
         "trained for QF": ", ".join(map(str, origin.qfs)),
         "steps": f"{origin.step:,}",
         "recipe fingerprint": origin.fingerprint,
         "weights": weights,
     }
-    return made, origin.options
 
 
 def _cost_of(architecture: str | None, options: Mapping[str, object]) -> Cost | None:

@@ -8,18 +8,14 @@ from pathlib import Path
 
 import torch
 
-from flows.settings import PROJECT, settings
+from flows.settings import settings
+from flows.shipped import ZOO, shipped_weights
 from pipeline.restore import Network, when_used
 from pipeline.tiles import Restorer, network_restorer
-from pipeline.training_job import WEIGHTS
-from pipeline.weights import load_network, load_weights
+from pipeline.weights import load_network, load_weights, weights_in
 from storage import files
 from storage.restore_manifest import UsedNetwork
 
-ZOO = PROJECT / "models" / "zoo"
-PREFERRED = ("quickres-blind", "quickres-qf10")
-"""Of shipped networks of the same quality factors, those that score better on LIVE1."""
-SQLITE = "sqlite:///"
 REGISTERED = "models:/"
 
 log = logging.getLogger(__name__)
@@ -41,11 +37,12 @@ def available_networks(model: str | None = None) -> Sequence[Network]:
 def network_choices(model: str | None = None, *, strict: bool = False) -> Sequence[UsedNetwork]:
     """Return the networks to choose from, those before others that are to be preferred.
 
-    Without `model` these are the champions of all registered models, then the shipped weights. A
-    registry is asked only if there is one; if it cannot be reached, a warning says so, or if
-    `strict`, ConnectionError is raised. `model` is `models:/NAME@ALIAS`, `models:/NAME/VERSION`,
-    NAME (its champion), a shipped network's name, or the path or URI of weights; then this network
-    is the only one. Raises an error that lists what there is, unless there is something.
+    Without `model` these are the champions of all registered models, but for those that a shipped
+    network is known to beat, then the shipped weights. A registry is asked only if there is one; if
+    it cannot be reached, a warning says so, or if `strict`, ConnectionError is raised. `model` is
+    `models:/NAME@ALIAS`, `models:/NAME/VERSION`, NAME (its champion), a shipped network's name, or
+    the path or URI of weights; then this network is the only one. Raises an error that lists what
+    there is, unless there is something.
     """
     if model is not None:
         return [_named(model)]
@@ -61,9 +58,7 @@ def network_choices(model: str | None = None, *, strict: bool = False) -> Sequen
 
 def weights_of(uri: str) -> str:
     """Return the file of weights: of a shipped network by its name, or inside a checkpoint."""
-    weights = str(_zoo().get(uri, uri))
-    inside = files.join(weights, WEIGHTS)
-    return inside if files.exists(inside) else weights
+    return weights_in(str(shipped_weights().get(uri, uri)))
 
 
 def _load(choice: UsedNetwork) -> Restorer:
@@ -78,12 +73,12 @@ def _load(choice: UsedNetwork) -> Restorer:
 def _named(model: str) -> UsedNetwork:
     """Return the one network that a user asked for."""
     if not model.startswith(REGISTERED):
-        if model in _zoo():
+        if model in shipped_weights():
             return _of_weights(model, f"{model} (shipped)", asked=True)
         if files.exists(model):
             uri = model if "://" in model else str(Path(model).absolute())
             return _of_weights(uri, model, asked=True)
-    if not _registry_is_there():
+    if not settings().has_mlflow:
         raise ValueError(
             f"{model}: there is no such file, no shipped network of that name ({_known()}), and no "
             f"registry at {settings().mlflow_uri}"
@@ -95,17 +90,11 @@ def _named(model: str) -> UsedNetwork:
 
 def _registered(*, strict: bool) -> Sequence[UsedNetwork]:
     """Return the registered champions; nothing where no registry is."""
-    if not _registry_is_there():
+    if not settings().has_mlflow:
         return []
     from flows import registered  # imports MLflow, which takes seconds
 
     return registered.champions(strict=strict)
-
-
-def _registry_is_there() -> bool:
-    """Tell whether a registry was set up, without making one."""
-    uri = settings().mlflow_uri
-    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
 
 
 def _shipped() -> Sequence[UsedNetwork]:
@@ -115,7 +104,7 @@ def _shipped() -> Sequence[UsedNetwork]:
     dB of gain on BSDS500 test images, quickres-qf10 0.65.
     """
     found = []
-    for name in _zoo():
+    for name in shipped_weights():
         try:
             found.append(_of_weights(name, f"{name} (shipped)"))
         except ValueError as error:
@@ -123,14 +112,8 @@ def _shipped() -> Sequence[UsedNetwork]:
     return [network for network in found if len(network.qfs) > 1] or found
 
 
-def _zoo() -> dict[str, Path]:
-    """Return the shipped weights by name, those before others that are to be preferred."""
-    found = {path.stem: path for path in sorted(ZOO.glob("*.safetensors"))}
-    return {name: found[name] for name in sorted(found, key=lambda n: (n not in PREFERRED, n))}
-
-
 def _known() -> str:
-    return ", ".join(_zoo()) or "there are none"
+    return ", ".join(shipped_weights()) or "there are none"
 
 
 def _of_weights(uri: str, name: str, *, asked: bool = False) -> UsedNetwork:

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """URI of the checkpoints; all nodes must reach it."""
     workers: int = Field(default=1, ge=1)
     """Training workers a recipe, one GPU each where the cluster has some."""
+    report_seconds: float = Field(default=10, ge=0, allow_inf_nan=False)
+    """Seconds that the analyses in a report may take, about; at 0 it has none."""
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     ray_address: str | None = Field(default=None, validation_alias="RAY_ADDRESS")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
@@ -69,6 +71,12 @@ class Settings(BaseSettings):
     def mlflow_uri(self) -> str:
         """MLflow's tracking and registry server, or a SQLite file."""
         return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def has_mlflow(self) -> bool:
+        """Whether MLflow was used before, or is a server; asking for it makes no database."""
+        path = self.mlflow_uri.removeprefix("sqlite:///")
+        return path == self.mlflow_uri or Path(path).exists()
 
     @property
     def artifact_root(self) -> str | None:

@@ -16,30 +16,16 @@
 """
 
 import io
-import struct
-import zlib
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from pipeline.jpeg import MAX_SIDE
+from pipeline.served.header import DECODER_ERRORS
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 80_000_000  # below the 89 Mpx from which Pillow warns of a decompression bomb
 STRIP_PIXELS = 1 << 15  # so that the temporaries of one strip stay in the cache
-DECODER_ERRORS = (  # what Pillow's readers raise on damaged files
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
 
 
 class ImageRejected(Exception):  # noqa: N818 - an outcome that is listed, not a failure

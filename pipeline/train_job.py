@@ -1,15 +1,16 @@
 """A training on Ray: the loop of pipeline.training on one or more workers, watched from here.
 
 A Ray task runs Ray Train's trainer, so that cancelling it is the Ctrl-C that Ray Train ends on and
-frees its resources after; an actor holds what the workers report until the caller fetches it. Ray
+frees its resources after; a mailbox holds what the workers report until the caller fetches it. Ray
 Train replaces workers that die; the checkpoints are the loop's own.
 """
 
+import pickle
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
@@ -21,6 +22,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
+from pipeline.mailbox import Mailbox
 from pipeline.room import Node, Room, room_for
 from pipeline.training import train
 from pipeline.training_job import Record, TrainingError, TrainingJob, TrainingResult, World
@@ -33,13 +35,8 @@ END_S = 8.0
 FINAL_ERRORS = (StoreError, CheckpointError, TrainingError, ValueError)  # a retry would not help
 
 
-@dataclass(kw_only=True)
-class News:
-    """What has happened since the caller last asked."""
-
-    records: list[Record] = field(default_factory=list)
-    result: TrainingResult | None = None
-    error: Exception | None = None
+News = Record | TrainingResult | Exception
+"""What workers report: a step, what the training gave, or why it would fail again."""
 
 
 def run_training(
@@ -87,7 +84,7 @@ def run_training(
         failure_config=FailureConfig(max_failures=max_failures),
         logging_config=LoggingConfig(log_level="WARNING"),
     )
-    mailbox = cast(ActorHandle, ray.remote(num_cpus=0)(_Mailbox).remote())
+    mailbox = cast(ActorHandle, ray.remote(num_cpus=0)(Mailbox).remote())
     settings = {"job": job, "deadline": deadline, "mailbox": mailbox}
     fitting = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(settings, scaling, run)
     try:
@@ -118,26 +115,6 @@ def _end(fitting: ray.ObjectRef) -> None:
             ray.cancel(fitting, force=True)
 
 
-class _Mailbox:
-    """What the workers have reported and the caller has not fetched yet."""
-
-    def __init__(self) -> None:
-        self._news = News()
-
-    def add_record(self, record: Record) -> None:
-        self._news.records.append(record)
-
-    def set_result(self, result: TrainingResult) -> None:
-        self._news.result = result
-
-    def set_error(self, error: Exception) -> None:
-        self._news.error = error
-
-    def take_news(self) -> News:
-        news, self._news = self._news, News()
-        return news
-
-
 def _train_on_worker(settings: dict[str, Any]) -> None:
     job, deadline, mailbox = settings["job"], settings["deadline"], settings["mailbox"]
     if deadline is not None:
@@ -148,13 +125,20 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         size=context.get_world_size(),
         device=ray.train.torch.get_device(),
     )
+
+    def report(news: News) -> ray.ObjectRef:
+        return mailbox.put.remote(pickle.dumps(news))
+
+    def report_step(record: Record) -> None:
+        report(record)
+
     try:
-        result = train(job, world=world, on_record=mailbox.add_record.remote)
+        result = train(job, world=world, on_record=report_step)
     except FINAL_ERRORS as error:
-        ray.get(mailbox.set_error.remote(error))
+        ray.get(report(error))
         raise
     if world.rank == 0:
-        ray.get(mailbox.set_result.remote(result))
+        ray.get(report(result))
 
 
 def _watch(
@@ -167,14 +151,15 @@ def _watch(
     """Hand records on until the training has ended; those that a restart repeats only once."""
     step, result = 0, None
     while not stop.is_set():
-        done, news = _poll(mailbox, fitting, job)
-        for record in news.records:
-            if record.step > step:
-                step = record.step
-                on_record(record)
-        if news.error is not None:
-            raise news.error
-        result = news.result or result
+        done, arrived = _poll(mailbox, fitting, job)
+        for news in arrived:
+            if isinstance(news, Exception):
+                raise news
+            if isinstance(news, TrainingResult):
+                result = news
+            elif news.step > step:
+                step = news.step
+                on_record(news)
         if done and result is not None:
             return result
         if done:
@@ -182,11 +167,13 @@ def _watch(
     raise CancelledError(f"recipe {job.recipe.name}: stopped at step {step}")
 
 
-def _poll(mailbox: ActorHandle, fitting: ray.ObjectRef, job: TrainingJob) -> tuple[bool, News]:
+def _poll(
+    mailbox: ActorHandle, fitting: ray.ObjectRef, job: TrainingJob
+) -> tuple[bool, list[News]]:
     """Wait for a moment; return whether the training has ended, and what came until then."""
     try:
         done = bool(ray.wait([fitting], timeout=POLL_S)[0])
-        return done, cast(News, ray.get(mailbox.take_news.remote()))
+        return done, [pickle.loads(news) for news in ray.get(mailbox.take.remote())]
     except RayError as error:
         raise _failed(job, error) from error
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from pipeline.recipes.base import Recipe
-
-WEIGHTS = "weights.safetensors"
+from pipeline.weights import WEIGHTS
 
 
 class TrainingError(Exception):

@@ -26,7 +26,6 @@ from pipeline.optimization import (
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.training_faults import first_bad_batch
 from pipeline.training_job import (
-    WEIGHTS,
     Record,
     TrainingError,
     TrainingJob,
@@ -42,7 +41,7 @@ from pipeline.training_start import (
 )
 from pipeline.training_step import StageStep
 from pipeline.validation import Validation
-from pipeline.weights import save_weights
+from pipeline.weights import WEIGHTS, save_weights
 from storage import files
 from storage.checkpoints import Checkpoint, prune_checkpoints, save_checkpoint
 from storage.patch_store import StoreVersion

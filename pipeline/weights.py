@@ -15,6 +15,8 @@ from pipeline.recipes.base import Recipe
 from storage import files
 
 KEY = "qfactory"
+WEIGHTS = "weights.safetensors"
+"""A trained network's file in its folder of checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,12 @@ def save_weights(uri: str, weights: Mapping[str, Tensor], recipe: Recipe, step: 
     digest = _tensor_digest(save(tensors))
     note = json.dumps({**asdict(origin), "sha256": digest}, sort_keys=True)
     files.write_bytes(uri, save(tensors, metadata={KEY: note}))
+
+
+def weights_in(uri: str) -> str:
+    """Return the file of weights of a folder of checkpoints; `uri` itself where it is none."""
+    inside = files.join(uri, WEIGHTS)
+    return inside if files.exists(inside) else uri
 
 
 def load_weights(uri: str) -> tuple[Origin, Mapping[str, Tensor]]:

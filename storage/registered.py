@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from storage.gate import GateScores, scores_in
 from storage.mlflow_client import shown_uri
@@ -40,10 +39,34 @@ class RegisteredVersion:
         return f"models:/{self.name}/{self.version}"
 
     @property
+    def qfs(self) -> tuple[int, ...]:
+        """JPEG quality factors that it was trained for; none where that is not known."""
+        return tuple(int(qf) for qf in self.tags.get("qfs", "").split() if qf.isdigit())
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Pixels a side; None where that is not known."""
+        return self._whole_number("receptive_field")
+
+    @property
+    def multiple(self) -> int | None:
+        """Sides of its input are whole multiples of it; None where that is not known."""
+        return self._whole_number("multiple")
+
+    @property
+    def takes_table(self) -> bool:
+        """Whether the quantisation table is its second input; older ones have theirs built in."""
+        return self.tags.get("needs_table") == str(True)
+
+    @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file of the model, by its path in the model's folder."""
         prefix = len(DIGEST_TAG)
         return {k[prefix:]: v for k, v in self.tags.items() if k.startswith(DIGEST_TAG)}
+
+    def _whole_number(self, tag: str) -> int | None:
+        told = self.tags.get(tag)
+        return int(told) if told else None
 
 
 def scores_of(version: RegisteredVersion | None) -> GateScores | None:
@@ -69,18 +92,12 @@ def explained(uri: str, what: str) -> Iterator[None]:
     """Turn MLflow's, the system's and object stores' errors into RegistryError with a next step."""
     try:
         yield
-    except (MlflowException, OSError) as error:
-        raise _unreachable(uri, what, error) from error
     except (RegistryError, ValueError):
         raise
     except Exception as error:  # the clients of object stores have errors of their own
-        raise _unreachable(uri, what, error) from error
-
-
-def _unreachable(uri: str, what: str, error: Exception) -> RegistryError:
-    return RegistryError(
-        shown_uri(
-            f"{what}: {error}. Check that {uri} can be reached, and the store of its files, then "
-            "do it again; nothing registered before is changed"
-        )
-    )
+        raise RegistryError(
+            shown_uri(
+                f"{what}: {error}. Check that {uri} can be reached, and the store of its files, "
+                "then do it again; nothing registered before is changed"
+            )
+        ) from error

@@ -12,6 +12,12 @@ from pipeline.images import read_luma
 from storage import files
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow modules, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def datasets_root() -> Path:
     """The folder with LIVE1/, Classic5/ and BSDS500/; the test is skipped where there is none."""

@@ -2,8 +2,11 @@
 
 import random
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
+RAY = ("raylet", "gcs_server", "ray::")
+PREFECT = "uvicorn"
 PORTS = range(20_000, 32_000)
 """Between Ray's workers' ports and those that the kernel hands out to whoever asks for any."""
 
@@ -20,8 +23,8 @@ def free_port() -> int:
     raise OSError(f"100 ports of {PORTS} are all taken")
 
 
-def ray_processes(folder: str | Path) -> list[str]:
-    """Return the command lines of Ray processes whose environment names a folder."""
+def services_of(folder: str | Path, names: Sequence[str] = (*RAY, PREFECT)) -> list[str]:
+    """Return the command lines of running services whose environment names a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -29,6 +32,6 @@ def ray_processes(folder: str | Path) -> list[str]:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if owned and any(name in command for name in ("raylet", "gcs_server", "ray::")):
+        if owned and any(name in command for name in names):
             found.append(command)
     return found

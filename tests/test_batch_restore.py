@@ -33,7 +33,7 @@ from pipeline.restore import restore_jpeg
 from storage import files, restore_manifest
 from storage.restore_manifest import FileResult, UsedNetwork, append, merge, read_results
 from storage.schema import StoreError
-from tests.processes import ray_processes
+from tests.processes import services_of
 from tests.store_images import texture
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -513,7 +513,7 @@ def test_a_run_that_is_killed_redoes_at_most_the_photograph_that_each_actor_was_
     wait_for(lambda: len(written(outputs)) >= 12 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    wait_for(lambda: not ray_processes(tmp_path))
+    wait_for(lambda: not services_of(tmp_path))
     finished = read_results(str(outputs))
     before = written(outputs)
     assert 10 <= len(finished) < 40

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from storage.tracking import open_client
-from tests.processes import ray_processes
+from tests.flow_workspace import embedded_workspace, prefect_database
+from tests.processes import services_of
 from tests.store_images import build, image_folder
 
 pytestmark = pytest.mark.slow
@@ -101,12 +102,14 @@ def several(folder, commands):
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    return tmp_path_factory.mktemp("cli")
+    folder = tmp_path_factory.mktemp("cli")
+    prefect_database(folder / "workspace" / "prefect" / "prefect.db")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def answers(workspace):
-    """Command -> what it answered in an empty workspace."""
+    """Command -> what it answered in a workspace where nothing was made yet."""
     commands = [command for command, _ in (*MISTAKES, *REFUSED_BY_FLOWS, *ANSWERS)]
     return dict(zip(commands, several(workspace, commands), strict=True))
 
@@ -166,6 +169,7 @@ def test_evaluate_prints_exactly_the_stated_json(qfactory, tmp_path):
 
 
 def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_is_printed(tmp_path):
+    prefect_database(tmp_path / "workspace" / "prefect" / "prefect.db")
     store = tmp_path / "workspace" / "stores" / "clouds"
     photos = image_folder(tmp_path / "photos", 6)
     (photos / "broken.png").write_bytes(b"no image")
@@ -194,21 +198,22 @@ def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_i
 
 
 def none_left(folder, seconds=20):
-    """Tell whether no Ray process is left; they need a moment to see that their node is gone."""
+    """Tell whether no service is left; Ray's need a moment to see that their node is gone."""
     end = time.monotonic() + seconds
-    while ray_processes(folder) and time.monotonic() < end:
+    while services_of(folder) and time.monotonic() < end:
         time.sleep(0.2)
-    return ray_processes(folder) == []
+    return services_of(folder) == []
 
 
-def test_ctrl_c_ends_everything_and_the_same_command_goes_on(qfactory, tmp_path):
+def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path):
     study = (
-        "study", "--recipes", "quickres-qf[12]0", "--threads", "1", "--steps", "150",
+        "study", "--recipes", "quickres-qf[12]0", "--threads", "1", "--steps", "100",
         "--name", "interrupted",
     )  # fmt: skip
+    variables = environment(tmp_path, **embedded_workspace(tmp_path / "workspace"))
     process = subprocess.Popen(
         [QFACTORY, *study],
-        cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may ignore it
     )  # fmt: skip
     assert process.stderr is not None
@@ -228,7 +233,9 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(qfactory, tmp_path)
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["KILLED"] * 3
     assert none_left(tmp_path)
-    done = qfactory(*study)
+    done = subprocess.run(
+        [QFACTORY, *study], cwd=tmp_path, env=variables, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     runs = client.search_runs([experiment.experiment_id])
     assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3 + ["KILLED"]

@@ -207,28 +207,34 @@ def test_nothing_else_was_written_and_no_input_was_changed(answers, folder):
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory):
-    """A workspace with a registry: a champion for QF 10, and one for pictures made smaller."""
+    """A workspace with a registry: champions for QF 10, for smaller pictures, and a weak one."""
     folder = tmp_path_factory.mktemp("registered")
     lay_out(folder)
     (folder / "workspace").mkdir()
     uri = new_database(folder / "workspace")
     registry = ModelRegistry(uri)
-    origin, network = load_network(str(ZOO / "quickres-qf10.safetensors"))
-    export = export_network(network)
+    export = export_network(load_network(str(ZOO / "quickres-qf10.safetensors"))[1])
     with Tracker(uri, str(folder / "artifacts")) as tracker, tracker.study("study") as study:
-        for name in ("qfactory-quickres-qf10", "qfactory-quickres-rescaled-qf20"):
+        for name, psnr in CHAMPIONS.items():
+            qf = int(name[-2:])
             found = registry.register(
                 export.module,
                 name=name,
                 input_example=export.input_example,
-                tags={"qfs": "20" if "20" in name else "10", **export.tags},
+                tags={"qfs": str(qf), **export.tags},
                 run_id=str(study.run_id),
             )
-            scores = GateScores(dataset="live1", qfs=origin.qfs, psnr=28.8, ssim=0.8, psnr_b=28.4)
+            scores = GateScores(dataset="live1", qfs=(qf,), psnr=psnr, ssim=0.8, psnr_b=28.4)
             registry.promotions.promote(name, found.version, scores)
     return folder
 
 
+CHAMPIONS = {
+    "qfactory-quickres-qf10": 29.0,
+    "qfactory-quickres-rescaled-qf20": 40.0,
+    "qfactory-quickres-qf20": 30.5,
+}
+"""Their PSNR on LIVE1; the shipped quickres-blind has 31.22 dB at QF 20."""
 BY_REGISTRY = [
     ("in", "-o", "out", "--json"),
     ("a", "-o", "asked", "--model", "qfactory-quickres-qf10@champion", "--json"),
@@ -244,12 +250,14 @@ def test_champions_are_used_for_their_quality_factor_and_what_is_missing_is_list
     champion = "models:/qfactory-quickres-qf10/1 (@champion)"
     assert found["in/ten.jpg"]["network"] == champion
     assert found["in/deep/down/Twenty.JPEG"]["network"] == "quickres-blind (shipped)"
+    weak = "models:/qfactory-quickres-qf20/1 has 30.50 dB on live1 QF20, the shipped quickres-blind"
+    assert weak in told[0].err
     assert rows(told[1])["a/one.jpg"]["network"] == champion
     assert told[1].code == 0
     assert "no version has the alias 'nix'" in told[2].err
     assert "models:/qfactory-quickres-qf10/1" in told[2].err
     assert "has no version 7; there are [1]" in told[3].err
-    assert "there are ['qfactory-quickres-qf10', 'qfactory-quickres-rescaled-qf20']" in told[4].err
+    assert f"there are {sorted(CHAMPIONS)}" in told[4].err
     assert [answer.code for answer in told[2:]] == [2, 2, 2]
     assert "Shipped networks: quickres-blind" in told[4].err
     assert not (registered / "no").exists()

@@ -17,7 +17,8 @@ import yaml
 from storage.model_registry import ModelRegistry
 from storage.restore_manifest import read_results
 from storage.tracking import open_client
-from tests.processes import free_port, ray_processes
+from tests.flow_workspace import embedded_workspace
+from tests.processes import RAY, free_port, services_of
 from tests.test_batch_restore import photo_folder
 
 pytestmark = pytest.mark.slow
@@ -52,12 +53,12 @@ def platform(tmp_path_factory):
     environment = {
         **os.environ,
         "PREFECT_API_URL": api,
-        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_HOME": str(home / "workspace" / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PWD": str(PROJECT),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "QFACTORY_WORKSPACE": str(home / "workspace"),
+        **embedded_workspace(home / "workspace"),
         "PYTHONPATH": str(PROJECT),
     }
     port = api.split(":")[2].split("/")[0]
@@ -238,7 +239,7 @@ def test_a_cancelled_study_stops_all_its_trainings_and_leaves_no_run_running(pla
         "the end of the MLflow runs",
     )
     wait_until(
-        lambda: not ray_processes(platform["QFACTORY_WORKSPACE"]),
+        lambda: not services_of(platform["QFACTORY_WORKSPACE"], RAY),
         60,
         "the end of the Ray processes",
     )

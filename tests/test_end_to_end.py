@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,12 +45,13 @@ def first_study(workspace, datasets_root):
     return qfactory(workspace, datasets_root, *STUDY)
 
 
-def qfactory(workspace, datasets_root, *arguments):
+def qfactory(workspace, datasets_root, *arguments, **variables):
     """Run the command line; return stdout and stderr."""
     environment = {
         **os.environ,
         "QFACTORY_WORKSPACE": str(workspace),
         "QFACTORY_DATASETS": str(datasets_root),
+        **variables,
     }
     done = subprocess.run(
         [QFACTORY, *arguments], env=environment, cwd=workspace, capture_output=True, text=True
@@ -81,6 +83,15 @@ def test_the_jpeg_rows_are_the_published_ones(first_study):
         ["classic5", "10", "JPEG", "27.82", "0.7800", "0.7595", "25.21"],
         ["live1", "10", "JPEG", "27.77", "0.7905", "0.7730", "25.33"],
     ]
+
+
+def test_the_report_has_every_section_with_its_chart(workspace, first_study):
+    page = workspace / "reports" / "end-to-end" / "report.html"
+    assert f"Report:   {page}" in first_study
+    assert re.findall("<h2>([^<$]+)</h2>", page.read_text()) == [
+        "Results", "Before and after", "Gain of each image", "Quality and cost",
+        "Rate and distortion", "Training", "How it was made",
+    ]  # fmt: skip
 
 
 def test_the_run_in_mlflow_tells_how_the_model_was_made(workspace, first_study):
@@ -126,7 +137,7 @@ def test_a_consumer_without_the_project_loads_the_champion_and_restores_any_size
 def test_the_same_study_again_reuses_store_training_and_model(
     workspace, datasets_root, first_study
 ):
-    again = qfactory(workspace, datasets_root, *STUDY)
+    again = qfactory(workspace, datasets_root, *STUDY, QFACTORY_REPORT_SECONDS="0")
     assert "store reused" in again
     assert "reused quickres-qf10: models:/qfactory-quickres-qf10/1 has the same" in again
     assert "\ntrained " not in again

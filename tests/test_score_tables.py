@@ -8,7 +8,7 @@ from rich.console import Console
 from skimage import data
 
 from flows import console
-from flows.networks import OpenNetwork, architecture_of, open_network, registered_architecture
+from flows.networks import OpenNetwork, open_network, registered_architecture
 from flows.score_tables import result_rows, score_rows
 from models import ARCHITECTURES
 from pipeline.degrade import Protocol
@@ -66,7 +66,6 @@ def test_a_table_stands_in_100_columns_without_a_broken_line(
 
 def test_jpeg_itself_has_its_own_published_rows():
     assert open_network("jpeg") == OpenNetwork(restorer=None, architecture="jpeg", label="JPEG")
-    assert architecture_of("jpeg") == "jpeg"
     rows = result_rows("JPEG", compared("classic5", [10]).jpeg, "jpeg")
     assert [row[""] for row in rows] == ["JPEG, 1 image", "JPEG (the papers)", "difference"]
 
