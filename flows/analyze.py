@@ -21,7 +21,7 @@ from pipeline import published
 from pipeline.charts import line_chart, save_png
 from pipeline.recipes.base import Recipe
 from pipeline.recipes.comparisons import get_comparison, on_a_budget
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 
 @dataclass(frozen=True, kw_only=True)

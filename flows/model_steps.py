@@ -32,7 +32,7 @@ from pipeline.weights import load_network
 from storage import files
 from storage.model_registry import RegistryError
 from storage.patch_store import StoreVersion
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from flows.restoring import REGISTERED, network_choices, weights_of
 from pipeline.batch_file import NetworkSource
 from storage import files
-from storage.restore_manifest import UsedNetwork, read_settings
+from storage.batch_settings import UsedNetwork, read_settings
 
 
 def networks_for(

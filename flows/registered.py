@@ -8,10 +8,10 @@ from flows.settings import settings
 from flows.shipped import better_shipped
 from pipeline.batch_file import NetworkSource
 from pipeline.tiles import Restorer
+from storage.batch_settings import UsedNetwork
 from storage.model_files import RegistryError
 from storage.model_registry import ModelRegistry, RegisteredVersion, scores_of
 from storage.programs import PROGRAM_DIGEST, checked_program
-from storage.restore_manifest import UsedNetwork
 
 RESCALED = "-rescaled-"
 """Part of the names of networks for pictures that were made smaller before they were compressed."""

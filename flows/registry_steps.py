@@ -33,7 +33,7 @@ from storage.model_registry import (
     scores_of,
 )
 from storage.patch_store import StoreVersion
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 _exporting = Lock()  # torch.export works on state of the whole process
 PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"

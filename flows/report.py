@@ -16,7 +16,7 @@ from flows.settings import settings
 from pipeline.report import Report, ReportedNetwork, from_files, to_files
 from pipeline.report_page import Page, save_page
 from storage.recorded_runs import LATEST, REPORT_TAG, RecordedRun, RecordedRuns
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 FOLDER = "report"
 """Below a run's artifacts."""

@@ -21,7 +21,7 @@ from pipeline.scores import Comparison, EvaluationResult
 from pipeline.tiles import Restorer
 from storage.mlflow_client import shown_uri
 from storage.patch_store import StoreVersion
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 MLFLOW_PAGE = "http://127.0.0.1:5000"
 

@@ -16,7 +16,7 @@ from pipeline.batch_restore import restore_all
 from pipeline.batch_run import Batch, BatchProgress, BatchReport
 from pipeline.photo_files import Kind
 from pipeline.restore import MAX_PIXELS
-from storage.restore_manifest import UsedNetwork
+from storage.batch_settings import UsedNetwork
 
 Place = Annotated[str, Field(min_length=1, description="A folder or bucket: a path, s3://, gs://")]
 Pixels = Annotated[int, Field(ge=1, description="Photographs with more pixels are refused")]

@@ -14,7 +14,7 @@ from pipeline.restore import Network, when_used
 from pipeline.tiles import Restorer, network_restorer
 from pipeline.weights import load_network, load_weights, weights_in
 from storage import files
-from storage.restore_manifest import UsedNetwork
+from storage.batch_settings import UsedNetwork
 
 REGISTERED = "models:/"
 

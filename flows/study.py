@@ -17,7 +17,7 @@ from flows.study_results import StudyError, StudyResult, raise_failures, study_r
 from flows.study_steps import build_versions, default_sets, hashes_of, train_all
 from pipeline.recipes import Recipe
 from pipeline.train_job import cluster_room
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 
 @flow(name="study", flow_run_name="{name}")

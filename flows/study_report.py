@@ -16,7 +16,7 @@ from pipeline.recipes import Recipe
 from pipeline.report import ReportedNetwork, cost_of, finite_curve
 from storage.model_registry import ModelRegistry, RegisteredVersion, RegistryError
 from storage.patch_store import StoreVersion
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 
 def report_study(

@@ -19,7 +19,7 @@ from pipeline.training_start import check_store
 from storage import files
 from storage.patch_store import StoreVersion, open_store
 from storage.schema import PatchSpec
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 
 def default_sets(dataset: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from pipeline.weights import load_weights
 from storage.model_registry import ModelRegistry
 from storage.patch_store import StoreVersion
 from storage.shard_writer import source_hashes
-from storage.tracking import TrackedRun
+from storage.tracked_run import TrackedRun
 
 
 @dataclass(frozen=True, kw_only=True)

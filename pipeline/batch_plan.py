@@ -8,7 +8,8 @@ from typing import Any, cast
 from pipeline.folders import image_files
 from pipeline.photo_files import JPEG_SUFFIXES, Kind, check_distinct, is_jpeg_name, output_name
 from storage import files
-from storage.restore_manifest import PRIVATE, FileResult
+from storage.batch_settings import PRIVATE
+from storage.restore_manifest import FileResult
 
 
 @dataclass(frozen=True, kw_only=True)

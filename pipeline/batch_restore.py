@@ -32,6 +32,7 @@ from pipeline.batch_file import (
 from pipeline.batch_plan import Photo
 from pipeline.batch_run import Batch, BatchProgress, BatchReport, prepare, report
 from pipeline.cluster import cluster_cpus, cluster_gpus
+from pipeline.ledger import Ledger
 from pipeline.restore import Network
 from storage.restore_manifest import FileResult, append
 from storage.schema import StoreError
@@ -75,7 +76,7 @@ def restore_all(
     not answer.
     """
     prepared = prepare(batch)
-    ledger = ray.remote(_Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+    ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
     run = _Run(
         job=prepared.job,
         sources=prepared.sources,
@@ -95,25 +96,7 @@ class _Run:
     opener: Opener
     actors: int
     ledger: Any
-    """Handle of a _Ledger."""
-
-
-class _Ledger:
-    """What a run has begun and finished, for the actors; an actor itself, without a core."""
-
-    def __init__(self) -> None:
-        self._attempts: Counter[str] = Counter()
-        self._states: dict[str, str] = {}
-
-    def begin(self, name: str) -> tuple[int, str]:
-        """Return which attempt at a photograph this is, from 1, and its state if it is finished."""
-        state = self._states.get(name, "")
-        self._attempts[name] += not state
-        return self._attempts[name], state
-
-    def finish(self, states: dict[str, str]) -> None:
-        """Note states of photographs that a part of the manifest tells of."""
-        self._states.update(states)
+    """Handle of a Ledger."""
 
 
 class _Worker:

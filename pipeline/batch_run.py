@@ -17,17 +17,8 @@ from pipeline.batch_plan import (
 from pipeline.photo_files import Kind
 from pipeline.restore import MAX_PIXELS
 from storage import files
-from storage.restore_manifest import (
-    BatchSettings,
-    FileResult,
-    UsedNetwork,
-    check_settings,
-    claim,
-    manifest_uri,
-    merge,
-    read_results,
-    read_settings,
-)
+from storage.batch_settings import BatchSettings, UsedNetwork, check_settings, claim, read_settings
+from storage.restore_manifest import FileResult, manifest_uri, merge, read_results
 from storage.schema import StoreError
 
 

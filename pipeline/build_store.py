@@ -34,10 +34,10 @@ from storage.patch_store import (
     open_store,
     publish,
     row_group_rows,
-    shard_is_whole,
     shard_uri,
 )
 from storage.schema import PatchSpec, StoreError
+from storage.shard_reader import shard_is_whole
 from storage.shard_writer import describe_shard, open_shard_writer
 
 logger = logging.getLogger(__name__)

@@ -4,23 +4,18 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import count
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.epoch_plan import Window, plan_epoch
+from pipeline.patch_pixels import PatchPixels
 from pipeline.row_groups import chosen_groups
-from storage.patch_store import (
-    ShardEntry,
-    StoreVersion,
-    damaged,
-    open_shard,
-    read_open_rows,
-    read_quantization_tables,
-)
-from storage.schema import ORIGINAL, StoreError, qf_column
+from storage.patch_store import StoreVersion
+from storage.schema import StoreError
+from storage.shard_reader import damaged, read_quantization_tables
 
 HOLD_BYTES = 2 << 30  # pixels of a store that is read once and held in memory
 WINDOW_BYTES = 256 << 20  # pixels of a larger one that are shuffled together; two windows are held
@@ -135,16 +130,15 @@ class PatchLoader:
         if missing := sorted(set(qfs) - set(tables)):
             raise damaged(store, store.shards[0], f"no quantisation table of QF {missing}")
         self._store = store
-        self._columns = (ORIGINAL, *(qf_column(qf) for qf in qfs))
         self._tables = np.stack([tables[qf] for qf in qfs])
         self._batch = batch
         self._seed, self._rank, self._world = seed, rank, world
         self._side = side or store.spec.side
         self._pin_memory = pin_memory
-        self._starts = np.cumsum([0, *(group.rows for group in self._row_groups)])
+        uncropped = self._side == store.spec.side
+        self._pixels = PatchPixels(store, self._row_groups, qfs, pinned=pin_memory and uncropped)
         self._row_bytes = store.spec.side**2
         self._hold_bytes, self._window_bytes = hold_bytes, window_bytes
-        self._held: list[np.ndarray] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -154,7 +148,7 @@ class PatchLoader:
     @property
     def fits_in_memory(self) -> bool:
         """Whether the store is read once and held."""
-        return self._rows * self._row_bytes * len(self._columns) <= self._hold_bytes
+        return self._pixels.bytes <= self._hold_bytes
 
     def batches(self, first_step: int = 0) -> Generator[Batch, None, None]:
         """Yield batches from global step `first_step` on, epoch after epoch, without end.
@@ -220,17 +214,14 @@ class PatchLoader:
             [np.arange(s.start, s.stop) + self._row_groups[s.group].first for s in window.spans]
         )
         if not self.fits_in_memory:
-            yield self._block(step, epoch, draw, numbers, *self._gather_stored(window, draw))
+            pixels = self._pixels.stored(window, draw.order, draw.quality)
+            yield self._block(step, epoch, draw, numbers, *pixels)
             return
-        if self._held is None:
-            self._held = self._read_all()
-        held = np.concatenate(
-            [np.arange(s.start, s.stop) + self._starts[s.group] for s in window.spans]
-        )
+        held = self._pixels.rows_of(window)
         size = max(1, BLOCK_BYTES // (2 * self._row_bytes * self._batch)) * self._batch
         for start in range(0, len(draw.order), size):
             part = draw.part(start, start + size)
-            pixels = self._gather_held(self._held, held[part.order], part.quality)
+            pixels = self._pixels.held(held[part.order], part.quality)
             yield self._block(step + start // self._batch, epoch, part, numbers, *pixels)
 
     def _block(
@@ -261,80 +252,3 @@ class PatchLoader:
         views = sliding_window_view(patches.numpy(), (self._side, self._side), axis=(1, 2))  # type: ignore[call-overload]
         crops.numpy()[:] = views[np.arange(len(patches)), corner[:, 0], corner[:, 1]]
         return crops
-
-    def _gather_held(
-        self, held: Sequence[np.ndarray], rows: np.ndarray, quality: np.ndarray
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        original, degraded = self._buffers(len(rows))
-        np.take(held[0], rows, axis=0, out=original.numpy(), mode="clip")
-        if len(held) == 2:
-            np.take(held[1], rows, axis=0, out=degraded.numpy(), mode="clip")
-            return original, degraded
-        for number, column in enumerate(held[1:]):
-            chosen = np.flatnonzero(quality == number)
-            degraded.numpy()[chosen] = column[rows[chosen]]
-        return original, degraded
-
-    def _gather_stored(self, window: Window, draw: _Draw) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read the window's row groups and put every row straight into its shuffled place."""
-        place = np.full(window.rows, -1)
-        place[draw.order] = np.arange(len(draw.order))
-        starts = np.cumsum([0, *(span.stop - span.start for span in window.spans)])
-        target = self._buffers(len(draw.order))
-        original, degraded = (_as_items(buffer.numpy()) for buffer in target)
-        for number, columns in self._read([span.group for span in window.spans]):
-            span = window.spans[number]
-            places = place[starts[number] : starts[number + 1]]
-            items = [_as_items(column)[span.start : span.stop] for column in columns]
-            wanted = np.flatnonzero(places >= 0)
-            _scatter(items[0], wanted, original, places)
-            for quality, compressed in enumerate(items[1:]):
-                rows = wanted[draw.quality[places[wanted]] == quality]
-                _scatter(compressed, rows, degraded, places)
-        return target
-
-    def _read_all(self) -> list[np.ndarray]:
-        side = self._store.spec.side
-        held = [np.empty((self._rows, side, side), np.uint8) for _ in self._columns]
-        for group, columns in self._read(range(len(self._row_groups))):
-            rows = slice(self._starts[group], self._starts[group + 1])
-            for array, column in zip(held, columns, strict=True):
-                array[rows] = column
-        return held
-
-    def _read(self, groups: Sequence[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """Yield (position in `groups`, its pixel columns), opening every shard once."""
-
-        def shard_of(position: int) -> ShardEntry:
-            return self._row_groups[groups[position]].shard
-
-        positions = sorted(range(len(groups)), key=lambda position: groups[position])
-        for shard, members in groupby(positions, key=shard_of):
-            with open_shard(self._store, shard) as parquet:
-                for position in members:
-                    group = self._row_groups[groups[position]]
-                    columns = read_open_rows(
-                        self._store, shard, parquet, group.number, self._columns
-                    )
-                    if len(columns[0]) != group.rows:
-                        raise damaged(self._store, shard, "its row groups have other lengths")
-                    yield position, columns
-
-    def _buffers(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        shape = (rows, self._store.spec.side, self._store.spec.side)
-        pinned = self._pin_memory and self._side == self._store.spec.side
-        original, degraded = (
-            torch.empty(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)
-        )
-        return original, degraded
-
-
-def _scatter(items: np.ndarray, rows: np.ndarray, target: np.ndarray, places: np.ndarray) -> None:
-    """Put `rows` of the items into their places."""
-    target[places[rows]] = items if len(rows) == len(items) else items[rows]
-
-
-def _as_items(pixels: np.ndarray) -> np.ndarray:
-    """View (N, side, side) uint8 as (N,) opaque items, which numpy copies in one piece each."""
-    count, side, _ = pixels.shape
-    return pixels.reshape(count, side * side).view(np.dtype((np.void, side * side)))[:, 0]

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.training_job import TrainingError, World
-from storage.patch_store import StoreVersion, locate_rows
+from storage.patch_store import StoreVersion
+from storage.shard_reader import locate_rows
 
 CPU_OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive")  # torch, oneDNN
 NAMED_ROWS = 5  # rows of a shard that a message names

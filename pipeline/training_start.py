@@ -14,13 +14,9 @@ from pipeline.training_job import TrainingJob, World
 from pipeline.weights import load_weights
 from storage import files
 from storage.checkpoints import Checkpoint, CheckpointError, load_checkpoint
-from storage.patch_store import (
-    StoreVersion,
-    build_command,
-    open_store,
-    read_quantization_tables,
-)
+from storage.patch_store import StoreVersion, build_command, open_store
 from storage.schema import StoreError
+from storage.shard_reader import read_quantization_tables
 
 
 def initial_network(job: TrainingJob) -> nn.Module:

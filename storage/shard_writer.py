@@ -12,15 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import files
-from storage.patch_store import (
-    Rejected,
-    ShardEntry,
-    StoreVersion,
-    open_shard,
-    row_group_rows,
-    shard_uri,
-)
+from storage.patch_store import Rejected, ShardEntry, StoreVersion, row_group_rows, shard_uri
 from storage.schema import FORMAT_VERSION, PatchSpec, arrow_schema, pixel_columns
+from storage.shard_reader import open_shard
 
 REJECTED = "qfactory.rejected"
 IMAGES = "qfactory.images"

@@ -9,15 +9,9 @@ import numpy as np
 
 from storage import files
 from storage.files import TEMPORARY
-from storage.patch_store import (
-    ShardEntry,
-    StoreVersion,
-    open_store,
-    read_rows,
-    shard_is_whole,
-    version_numbers,
-)
+from storage.patch_store import ShardEntry, StoreVersion, open_store, version_numbers
 from storage.schema import StoreError, pixel_columns
+from storage.shard_reader import read_rows, shard_is_whole
 
 GRACE_S = 3600.0
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from flows.analyze import Analysis, analyze
 from flows.settings import settings
+from storage.mlflow_client import open_client
 from storage.model_registry import ModelRegistry
-from storage.tracking import open_client
 from tests.flow_workspace import flow_workspace
 
 pytestmark = pytest.mark.slow

@@ -31,7 +31,8 @@ from pipeline.batch_restore import restore_all
 from pipeline.batch_run import Batch, prepare, report
 from pipeline.restore import restore_jpeg
 from storage import files, restore_manifest
-from storage.restore_manifest import FileResult, UsedNetwork, append, merge, read_results
+from storage.batch_settings import UsedNetwork
+from storage.restore_manifest import FileResult, append, merge, read_results
 from storage.schema import StoreError
 from tests.processes import services_of
 from tests.store_images import texture

@@ -15,8 +15,9 @@ from pipeline import cluster
 from pipeline.build_store import build_shard, build_store
 from pipeline.datasets import list_images
 from pipeline.sources import scan_images
-from storage.patch_store import open_shard, open_store, read_rows
+from storage.patch_store import open_store
 from storage.schema import PatchSpec, StoreError
+from storage.shard_reader import open_shard, read_rows
 from storage.store_upkeep import verify
 from tests.store_images import SPEC, build, image_folder, texture
 

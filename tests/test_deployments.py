@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from storage.mlflow_client import open_client
 from storage.model_registry import ModelRegistry
 from storage.restore_manifest import read_results
-from storage.tracking import open_client
 from tests.flow_workspace import embedded_workspace
 from tests.processes import RAY, free_port, services_of
 from tests.test_batch_restore import photo_folder

@@ -11,8 +11,9 @@ import pytest
 from pipeline.epoch_plan import plan_epoch
 from pipeline.jpeg import quantization_table
 from pipeline.loader import PatchLoader
-from storage.patch_store import locate_rows, read_rows, shard_uri
+from storage.patch_store import shard_uri
 from storage.schema import PatchSpec, StoreError
+from storage.shard_reader import locate_rows, read_rows
 from tests.store_images import build, image_folder
 
 COUNTS = [100, 100, 37, 100, 100, 8, 100, 64]

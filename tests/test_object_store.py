@@ -10,8 +10,9 @@ import pytest
 from fsspec.config import conf
 
 from storage import files
-from storage.patch_store import open_store, read_rows
+from storage.patch_store import open_store
 from storage.schema import StoreError
+from storage.shard_reader import read_rows
 from storage.store_upkeep import gc, verify
 from tests.store_images import build, fail_midway, image_folder
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from pipeline.jpeg import compress, quantization_table
 from storage import files
-from storage.patch_store import open_shard, open_store, read_rows, shard_uri
+from storage.patch_store import open_store, shard_uri
 from storage.schema import PatchSpec, StoreError
+from storage.shard_reader import open_shard, read_rows
 from storage.store_upkeep import gc, sample_rows, verify
 from tests.store_images import SPEC, build, fail_midway, image_folder, texture
 

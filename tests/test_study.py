@@ -25,10 +25,10 @@ from pipeline.report import from_files
 from pipeline.scores import Comparison
 from pipeline.training import train as plain_training
 from pipeline.training_job import TrainingJob
+from storage.mlflow_client import open_client
 from storage.model_registry import ModelRegistry
 from storage.patch_store import open_store
 from storage.recorded_runs import RecordedRuns, UnknownRunError
-from storage.tracking import open_client
 from tests.flow_workspace import flow_workspace
 
 pytestmark = pytest.mark.slow
@@ -133,6 +133,11 @@ def test_an_evaluation_by_the_command_is_recorded_if_the_user_says_so(first, tmp
     assert row["psnr"] == alone.scores["sample:test"].restored.row(10).metrics["psnr"]
     again = report("latest", str(tmp_path / "again.html"))
     assert Path(again).read_text() == page.read_text()
+
+
+def test_training_on_what_is_evaluated_is_refused(workspace, datasets_root):
+    with pytest.raises(ValueError, match=r"29 images belong to .*--allow-evaluation-images"):
+        study(dataset=f"folder:{datasets_root}/LIVE1", recipes=[ALONE], steps=1)
 
 
 def test_the_graph_shows_the_models_that_are_registered(first, capsys):

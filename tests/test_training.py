@@ -33,8 +33,8 @@ from pipeline.training_job import TrainingError, World
 from pipeline.training_start import share_of_batch
 from pipeline.weights import load_network, load_weights
 from storage.checkpoints import CheckpointError, checkpoint_steps
-from storage.patch_store import locate_rows
 from storage.schema import PatchSpec, StoreError
+from storage.shard_reader import locate_rows
 from tests.store_images import build, image_folder
 from tests.training_recipes import EVERYTHING, RECIPE, STAGE, TWO_STAGES, make_job, make_store
 

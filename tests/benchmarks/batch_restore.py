@@ -22,7 +22,7 @@ from pipeline.batch_restore import restore_all
 from pipeline.batch_run import Batch
 from pipeline.restore import restore_jpeg
 from storage import files
-from storage.restore_manifest import UsedNetwork
+from storage.batch_settings import UsedNetwork
 from tests.benchmarks.metrics import processor
 
 RESULTS = Path(__file__).parent / "results" / "batch_restore.json"

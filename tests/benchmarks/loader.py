@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.loader import PatchLoader
 from storage.files import join
-from storage.patch_store import StoreVersion, open_store, publish, read_rows, row_group_rows
+from storage.patch_store import StoreVersion, open_store, publish, row_group_rows
 from storage.schema import ORIGINAL, PatchSpec, qf_column
+from storage.shard_reader import read_rows
 from storage.shard_writer import open_shard_writer
 from tests.benchmarks.machine import processor
 
