@@ -36,6 +36,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml infra/constraints.txt
 	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml infra/constraints.txt
+	@echo "installing (about two minutes) ..."
 	$(INSTALL) -e ".[dev]"
-	@touch $@
+	@touch $@ $(VENV)/.installed
