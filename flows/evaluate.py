@@ -54,7 +54,7 @@ def evaluate(
         report: file or URI of the HTML report (default: report.html in the workspace's
             reports/evaluate-NETWORK)
     """
-    opened = open_network(network)
+    opened = opened_network(network)
     tracker = open_tracker()
     with (
         tracker,
@@ -84,6 +84,19 @@ def evaluate(
     rows = [row for result in results for row in result_rows(network, result, opened.architecture)]
     create_table_artifact(rows, key="evaluation", description=f"Scores of {network}")
     return Evaluation(opened=opened, scored=scored, report=written.path)
+
+
+@task(
+    name="open network",
+    task_run_name="open {network}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def opened_network(network: str) -> OpenNetwork:
+    """Open the named network once, for all sets and the report."""
+    return open_network(network)
 
 
 @task(

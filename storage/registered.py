@@ -92,9 +92,11 @@ def explained(uri: str, what: str) -> Iterator[None]:
     """Turn MLflow's, the system's and object stores' errors into RegistryError with a next step."""
     try:
         yield
-    except (RegistryError, ValueError):
+    except RegistryError:
         raise
     except Exception as error:  # the clients of object stores have errors of their own
+        if isinstance(error, ValueError) and not isinstance(error, OSError):  # some are both
+            raise
         raise RegistryError(
             shown_uri(
                 f"{what}: {error}. Check that {uri} can be reached, and the store of its files, "

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from requests import JSONDecodeError
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,6 +24,7 @@ from storage.gate import GateScores, decide
 from storage.mlflow_client import shown_uri
 from storage.model_registry import ModelRegistry, RegisteredVersion, RegistryError, scores_of
 from storage.recorded_runs import REPORT_TAG, RecordedRuns, TrackingError
+from storage.registered import explained
 from storage.tracking import Tracker
 from tests.mlflow_servers import new_database, running_server
 from tests.processes import free_port
@@ -193,6 +195,22 @@ def test_an_unsuitable_network_is_refused_and_leaves_no_version(registry, module
     with pytest.raises(ValueError, match=message):
         opened.register(module, name="qfactory-bad", input_example=example, tags={}, run_id=run_id)
     assert opened.versions("qfactory-bad") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (JSONDecodeError("no JSON", "<html>", 0), RegistryError),
+        (OSError("gone"), RegistryError),
+        (ValueError("a mistake"), ValueError),
+    ],
+)
+def test_what_a_server_answers_wrongly_is_told_with_a_next_step_and_mistakes_as_they_are(
+    error, told
+):
+    with pytest.raises(told) as caught, explained("http://mlflow", "looking"):
+        raise error
+    assert ("can be reached" in str(caught.value)) == (told is RegistryError)
 
 
 def test_versions_are_found_by_all_their_tags_newest_first(registry):
