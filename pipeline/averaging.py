@@ -18,12 +18,16 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         """Start from the network's present weights, on their device."""
-        self._network = network
         self._decay = decay
-        self._parameters = {name for name, _ in network.named_parameters()}
+        values = network.state_dict()  # they share their memory with the network's
         self.tensors: Mapping[str, Tensor] = {
-            name: value.detach().clone() for name, value in network.state_dict().items()
+            name: value.detach().clone() for name, value in values.items()
         }
+        learned = [name for name, _ in network.named_parameters()]
+        self._averages, self._learned = (
+            [kept[name] for name in learned] for kept in (self.tensors, values)
+        )
+        self._buffers = [(self.tensors[name], values[name]) for name in values.keys() - {*learned}]
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from an average that was kept."""
@@ -34,11 +38,6 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights after `step`, counted from 0."""
         decay = min(self._decay, (1 + step) / (WARM_UP + step))
-        averages, values = [], []
-        for name, value in self._network.state_dict().items():
-            if name in self._parameters:
-                averages.append(self.tensors[name])
-                values.append(value)
-            else:
-                self.tensors[name].copy_(value)
-        get_ema_multi_avg_fn(decay)(averages, values, 0)
+        for kept, value in self._buffers:
+            kept.copy_(value)
+        get_ema_multi_avg_fn(decay)(self._averages, self._learned, 0)

@@ -75,10 +75,14 @@ def make_optimizer(stage: Stage, network: nn.Module) -> torch.optim.Optimizer:
     ]
     if stage.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay
+            groups,
+            lr=stage.lr,
+            momentum=stage.momentum,
+            weight_decay=stage.weight_decay,
+            fused=True,
         )
     kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=stage.lr, weight_decay=stage.weight_decay)
+    return kind(groups, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

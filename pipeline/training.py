@@ -11,9 +11,11 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import get_args
 
 import torch
 
+from pipeline.precision import PrecisionChoice
 from pipeline.recipes import get_recipe
 from pipeline.training_job import ALONE, Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training_loop import Training
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint-every", type=_duration, default=60.0, metavar="TIME")
     parser.add_argument("--initial-weights", help="trained weights to take the first layers from")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--precision", choices=get_args(PrecisionChoice), default="auto")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -80,11 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             initial_weights=options.initial_weights,
             stop_after_s=options.duration,
             threads=options.threads,
+            precision=options.precision,
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         result = train(job, world=replace(ALONE, device=device), on_record=_log)
     except (ValueError, StoreError, CheckpointError, TrainingError) as error:
         parser.exit(1, f"{error}\n")
+    for part in result.parts:
+        logger.info("%d steps in %s on %s", part.steps, part.precision, part.processor)
     state = "finished" if result.finished else "stopped, run again to go on,"
     logger.info("%s after %d steps: %s", state, result.steps, result.weights)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from pipeline.precision import Precision, PrecisionChoice
 from pipeline.recipes.base import Recipe
 from pipeline.weights import WEIGHTS
 
@@ -32,6 +33,9 @@ class TrainingJob:
     threads: int | None = None
     """CPU threads of the network; None leaves torch's setting. Part of what decides the last bits
     of the weights."""
+    precision: PrecisionChoice = "auto"
+    """What the network computes in, see `pipeline.precision`. `auto` keeps to what a training that
+    goes on began in, where the device has it."""
 
     def __post_init__(self) -> None:
         start, recipe = self.recipe.init_from, self.recipe.name
@@ -76,6 +80,16 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Consecutive steps of a training that one kind of processor took in one precision."""
+
+    processor: str
+    """Of the first worker, as `pipeline.precision.processor_name` calls it."""
+    precision: Precision
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingResult:
     """What a training has left behind."""
 
@@ -87,5 +101,7 @@ class TrainingResult:
     """Seconds of training, those before an interruption included."""
     history: tuple[Record, ...]
     """Every record from the first step on."""
+    parts: tuple[Part, ...] = ()
+    """On what, and in which precision, the steps were taken; they add up to `steps`."""
     finished: bool
     """False if `stop_after_s` came first; the same job then goes on where it stopped."""

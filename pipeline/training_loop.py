@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -23,9 +23,11 @@ from pipeline.optimization import (
     restore_optimizer,
     stage_spans,
 )
+from pipeline.precision import Precision, processor_name
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.training_faults import first_bad_batch
 from pipeline.training_job import (
+    Part,
     Record,
     TrainingError,
     TrainingJob,
@@ -34,6 +36,7 @@ from pipeline.training_job import (
 )
 from pipeline.training_start import (
     agreed_checkpoint,
+    agreed_precision,
     check_identity,
     initial_network,
     job_identity,
@@ -74,6 +77,7 @@ class Training:
         self.step = 0
         self.stopped = False
         self.history: list[Record] = []
+        self.parts_before: list[Part] = []
         self.seconds_before = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
         self.plateau = Plateau()
@@ -82,10 +86,13 @@ class Training:
         checkpoint = agreed_checkpoint(job.checkpoints, world)
         if checkpoint:
             self._resume(checkpoint)
+        self.first_step = self.step
+        self.processor = processor_name(world.device)
+        self.precision = self._agree_on_precision()
         self.network.to(world.device)
+        convert_conv2d_weight_memory_format(self.network, torch.channels_last)
         if self.cuda:
             torch.backends.cudnn.benchmark = True  # shapes stay the same within a stage
-            convert_conv2d_weight_memory_format(self.network, torch.channels_last)
         self.average: WeightAverage | None = None
         if self.recipe.ema_decay is not None:
             self.average = WeightAverage(self.network, self.recipe.ema_decay)
@@ -111,11 +118,20 @@ class Training:
             steps=self.step,
             seconds=self._seconds(),
             history=tuple(self.history),
+            parts=self._parts(),
             finished=self.step == self.recipe.steps,
         )
 
     def _run_stage(self, index: int, stage: Stage, first: int, end: int) -> None:
-        steps = StageStep(self.recipe, stage, self.world, self.network, self.model, self.average)
+        steps = StageStep(
+            self.recipe,
+            stage,
+            self.world,
+            self.network,
+            self.model,
+            self.average,
+            self.precision,
+        )
         self.optimizer = steps.optimizer
         if self.step > first:
             restore_optimizer(self.optimizer, self.optimizer_state)
@@ -224,6 +240,7 @@ class Training:
             "seconds": self._seconds(),
             "loss": [self.loss_sum, self.loss_steps],
             "history": [asdict(record) for record in self.history],
+            "parts": [asdict(part) for part in self._parts()],
             "plateau": asdict(self.plateau) if math.isfinite(self.plateau.best) else {},
             "validation_psnr": self.validation_psnr,
         }
@@ -243,9 +260,36 @@ class Training:
         self.seconds_before = checkpoint.state["seconds"]
         self.loss_sum, self.loss_steps = checkpoint.state["loss"]
         self.history = [Record(**values) for values in checkpoint.state["history"]]
+        self.parts_before = [Part(**values) for values in checkpoint.state.get("parts", [])]
         self.plateau = Plateau(**checkpoint.state["plateau"])
         self.validation_psnr = checkpoint.state["validation_psnr"]
         logger.info("%s goes on from %s", self.recipe.name, checkpoint.uri)
+
+    def _agree_on_precision(self) -> Precision:
+        """Return the precision of this call; say so where it is not that of the part before."""
+        before = self.parts_before
+        precision = agreed_precision(self.job, self.world, before[0].precision if before else None)
+        if before and before[-1].precision != precision:
+            logger.warning(
+                "%s goes on in %s on %s; the %d steps before were in %s on %s",
+                self.recipe.name,
+                precision,
+                self.processor,
+                before[-1].steps,
+                before[-1].precision,
+                before[-1].processor,
+            )
+        return precision
+
+    def _parts(self) -> tuple[Part, ...]:
+        """Return the parts so far; this call's steps go with those of an equal last part."""
+        now = Part(
+            processor=self.processor, precision=self.precision, steps=self.step - self.first_step
+        )
+        *older, last = self.parts_before or [replace(now, steps=0)]
+        if replace(last, steps=now.steps) == now:
+            return (*older, replace(last, steps=last.steps + now.steps))
+        return (*self.parts_before, now) if now.steps else tuple(self.parts_before)
 
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from models import build_model, transfer_layers
+from pipeline.precision import Precision, choose_precision
 from pipeline.recipes.base import Recipe
 from pipeline.training_job import TrainingJob, World
 from pipeline.weights import load_weights
@@ -57,6 +58,29 @@ def agreed_checkpoint(folder: str, world: World) -> Checkpoint | None:
     if world.rank and step >= 0:
         return load_checkpoint(folder, int(step))
     return found
+
+
+def agreed_precision(job: TrainingJob, world: World, begun_in: Precision | None) -> Precision:
+    """Return what all ranks compute in: bfloat16 only if every one of them has it.
+
+    `begun_in` is what the training began in, None for one that begins now. Raises ValueError on
+    every rank when one of them lacks what the job asks for.
+    """
+    refused = None
+    try:
+        chosen: Precision = choose_precision(job.precision, world.device, begun_in)
+    except ValueError as error:
+        chosen, refused = "float32", error
+    if world.size > 1:
+        rank = torch.tensor(_AGREEMENT.index(None if refused else chosen), device=world.device)
+        dist.all_reduce(rank, dist.ReduceOp.MIN)
+        agreed = _AGREEMENT[int(rank)]
+        if agreed is None and refused is None:
+            refused = ValueError(f"precision {job.precision}: another worker cannot compute in it")
+        chosen = agreed or chosen
+    if refused:
+        raise refused
+    return chosen
 
 
 def share_of_batch(batch: int, workers: int) -> int:
@@ -125,6 +149,9 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any], folder: 
             f"{folder} holds checkpoints of another training: {_told(found)}; this one is "
             f"{_told(identity)}. Choose another folder, or delete that one"
         )
+
+
+_AGREEMENT: tuple[Precision | None, ...] = (None, "float32", "bfloat16")
 
 
 def _told(identity: Mapping[str, Any]) -> str:

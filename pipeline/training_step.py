@@ -2,7 +2,6 @@
 
 import copy
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -12,6 +11,7 @@ from pipeline.averaging import WeightAverage
 from pipeline.inputs import Inputs, to_network
 from pipeline.loader import Batch
 from pipeline.optimization import draw_transform, make_optimizer, seed_network, set_learning_rate
+from pipeline.precision import Precision, autocast
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.training_faults import is_out_of_memory, too_large
 from pipeline.training_job import World
@@ -28,13 +28,15 @@ class StageStep:
         network: nn.Module,
         model: nn.Module,
         average: WeightAverage | None,
+        precision: Precision,
     ) -> None:
         """Prepare to train `network`; `model` is what is called, its data-parallel wrapper or it.
 
-        `average` takes in the weights after every step.
+        `average` takes in the weights after every step; the forward pass is in `precision`.
         """
         self.recipe, self.stage, self.world = recipe, stage, world
         self.network, self.model, self.average = network, model, average
+        self.precision: Precision = precision
         self.optimizer = make_optimizer(stage, network)
         self.with_tables = needs_table(network)
 
@@ -84,8 +86,7 @@ class StageStep:
     def _backward(self, model: nn.Module, inputs: Inputs, target: Tensor) -> Tensor:
         """Leave the gradients of a batch in the model and return its loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        device = self.world.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with autocast(self.precision, self.world.device):
             outputs = model(*inputs)
         if isinstance(outputs, tuple):
             outputs = tuple(output.float() for output in outputs)
