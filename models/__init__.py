@@ -20,6 +20,7 @@ from models.srcnn import SRCNN, DeepSRCNN
 from models.svoboda import L4, L8
 from models.tnrd import TNRD
 from models.transfer import layer_names, transfer_layers
+from models.unet import UNet
 
 __all__ = ["ARCHITECTURES", "build_model", "layer_names", "needs_table", "transfer_layers"]
 
@@ -41,6 +42,7 @@ ARCHITECTURES: Mapping[str, type[nn.Module]] = MappingProxyType(
         "srcnn": SRCNN,
         "srcnn-deep": DeepSRCNN,
         "tnrd": TNRD,
+        "unet": UNet,
     }
 )
 """Every network maps (N, 1, H, W) float in [0, 1], H and W at least 8, to the same shape,

@@ -10,6 +10,7 @@ Outputs = Tensor | tuple[Tensor, ...]
 """What a network gives in training: the image (N, 1, H, W), or a tuple that begins with it."""
 Loss = Callable[[Outputs, Tensor], Tensor]
 
+LOG_MSE_FLOOR = 1e-6
 DMCNN_WEIGHTS = (1.0, 0.618, 0.382, 0.9)  # full, half and quarter size, output of the DCT branch
 
 
@@ -19,6 +20,17 @@ def mse(outputs: Outputs, target: Tensor) -> Tensor:
     Image and target are (N, 1, H, W) in [0, 1]. Raises ValueError when their shapes differ.
     """
     return F.mse_loss(_same_shape(image_of(outputs), target), target)
+
+
+def log_mse(outputs: Outputs, target: Tensor) -> Tensor:
+    """Return the mean over the images of log(MSE + 1e-6), a scalar; see `mse`.
+
+    It is the mean PSNR, 10 / log(10) times it, taken the other way round, so that every image
+    counts alike whatever its quality factor and its detail; the 1e-6 stands for 60 dB, above which
+    nothing is to be gained.
+    """
+    image = _same_shape(image_of(outputs), target)
+    return ((image - target).square().mean((1, 2, 3)) + LOG_MSE_FLOOR).log().mean()
 
 
 def l1(outputs: Outputs, target: Tensor) -> Tensor:
@@ -98,6 +110,7 @@ def _same_shape(image: Tensor, target: Tensor) -> Tensor:
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
         "mse": mse,
+        "log_mse": log_mse,
         "centre_mse": centre_mse,
         "l1": l1,
         "multi_scale_mse": multi_scale_mse,

@@ -14,6 +14,7 @@ SMALL = {
     "memnet": {"blocks": 2, "recursions": 2, "channels": 16},
     "rdn": {"blocks": 2, "layers": 2, "growth": 16},
     "tnrd": {"stages": 2, "gaussians": 15},
+    "unet": {"widths": (8, 12, 16), "down": (1, 1, 1), "up": (1, 1)},
 }
 """Options under which an architecture keeps its structure and takes a fraction of the time."""
 

@@ -30,6 +30,7 @@ PARAMETERS = {
     "srcnn": 8_129,
     "srcnn-deep": 8_257,
     "tnrd": 26_645,
+    "unet": 3_463_524,
 }
 ODD_SIZES = [(8, 8), (33, 47), (57, 64)]
 NAMES = sorted(ARCHITECTURES)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from storage.schema import PatchSpec
 
-LossName = Literal["mse", "centre_mse", "l1", "multi_scale_mse", "dual_domain"]
+LossName = Literal["mse", "log_mse", "centre_mse", "l1", "multi_scale_mse", "dual_domain"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 ScheduleName = Literal["constant", "cosine", "exponential", "plateau"]
 
