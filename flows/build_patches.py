@@ -15,13 +15,15 @@ from pipeline.datasets import FOLDER
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
 
+DEFAULT_QFS = (10, 20, 30, 40)
+
 
 @flow(name="build-patches", flow_run_name="{dataset}")
 def build_patches(
     dataset: Reference = "sample",
     side: Side = 64,
     stride: Stride = 32,
-    qf: QualityFactors = [10, 20, 30, 40],  # noqa: B006 - pydantic copies it
+    qf: QualityFactors | None = None,
     degradation: Degradation = "image",
     store: str | None = None,
     repair: bool = False,
@@ -34,15 +36,17 @@ def build_patches(
         dataset: what to cut, such as `bsds500`, `bsds500:train` or `folder:PATH`
         side: height and width of a patch, in pixels
         stride: distance between patches, in pixels
-        qf: JPEG quality factors, a column each
+        qf: JPEG quality factors, a column each (default: 10 20 30 40)
         degradation: `image` compresses the image and cuts it, `patch` the other way round,
-            `rescaled` makes the image smaller first
+            `rescaled` makes the image smaller first, `none` keeps originals alone, for recipes that
+            compress what they load
         store: URI of the store; by default one is named after the dataset and the spec
         repair: read every shard again and rewrite the damaged ones
         max_rejected_share: share of unusable images above which the build fails
         allow_evaluation_images: whether images of LIVE1 and Classic5 may be trained on
     """
-    spec = PatchSpec(side=side, stride=stride, qfs=tuple(qf), degradation=degradation)
+    qfs = qf or (() if degradation == "none" else DEFAULT_QFS)
+    spec = PatchSpec(side=side, stride=stride, qfs=tuple(qfs), degradation=degradation)
     uri = store or default_store(dataset, spec)
     tracker = open_tracker()
     with ray_session(), tracker, tracker.study("patches", run_name=dataset) as run:

@@ -56,7 +56,7 @@ def inspect(store: str, *, version: int | None = None, pairs: int = 8, seed: int
         "version": f"{found.number} of {version_numbers(found.uri)}, made {found.created}",
         "dataset": f"{found.dataset}, fingerprint {found.dataset_fingerprint[:16]}",
         "patches": f"{found.rows:,} of {spec.side}x{spec.side}, stride {spec.stride}",
-        "quality factors": " ".join(map(str, spec.qfs)),
+        "quality factors": " ".join(map(str, spec.qfs)) or "originals alone",
         "degradation": spec.degradation,
         "luma": spec.luma,
         "images": f"{found.images:,}",

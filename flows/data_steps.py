@@ -88,7 +88,7 @@ def describe_version(version: StoreVersion) -> None:
         "dataset": version.dataset,
         "dataset fingerprint": version.dataset_fingerprint,
         "side, stride": f"{version.spec.side}, {version.spec.stride} pixels",
-        "quality factors": ", ".join(map(str, version.spec.qfs)),
+        "quality factors": ", ".join(map(str, version.spec.qfs)) or "originals alone",
         "degradation": version.spec.degradation,
         "patches": f"{version.rows:,}",
         "images": version.images,

@@ -71,7 +71,7 @@ def spec_for(store: str, recipes: Sequence[Recipe]) -> PatchSpec:
             check_store(recipe, version)
         return version.spec
     qfs = tuple(sorted({qf for recipe in recipes for qf in recipe.patches.qfs}))
-    specs = {replace(recipe.patches, qfs=qfs) for recipe in recipes}
+    specs = {replace(r.patches, qfs=qfs if r.patches.qfs else ()) for r in recipes}
     if len(specs) > 1:
         raise ValueError(
             f"store {store}: these recipes need {len(specs)} different patch specs; leave --store "

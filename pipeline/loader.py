@@ -11,6 +11,8 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.epoch_plan import Window, plan_epoch
+from pipeline.fresh_pairs import Crops, draw_crops, fill_pairs
+from pipeline.jpeg import quantization_table
 from pipeline.patch_pixels import PatchPixels
 from pipeline.row_groups import chosen_groups
 from storage.patch_store import StoreVersion
@@ -49,12 +51,12 @@ class _Draw:
     """(rows,) int64: a row of the window."""
     quality: np.ndarray
     """(rows,) uint8: which of the loader's quality factors."""
-    corner: np.ndarray
-    """(rows, 2) int64: top and left of the crop, in pixels."""
+    crops: Crops
 
     def part(self, start: int, stop: int | None = None) -> "_Draw":
         cut = slice(start, stop)
-        return _Draw(self.order[cut], self.quality[cut], self.corner[cut])
+        crops = Crops(self.crops.corner[cut], self.crops.side[cut])
+        return _Draw(self.order[cut], self.quality[cut], crops)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class _Block:
 class PatchLoader:
     """Endless shuffled batches for one rank; several quality factors are mixed, one a patch.
 
+    Pairs are those of the store, cropped on the JPEG grid; of a store of originals alone they are
+    made anew each time (pipeline/fresh_pairs.py).
     A store whose columns fit into `hold_bytes` is read once and held in memory; of a larger one,
     one window is in use while the next is read. The batches are the same either way.
     """
@@ -85,6 +89,7 @@ class PatchLoader:
         seed: tuple[int, ...] = (0,),
         rank: int = 0,
         world: int = 1,
+        frequent_qfs: Sequence[int] = (),
         side: int | None = None,
         share: float = 1.0,
         held_out: float = 0.0,
@@ -102,6 +107,7 @@ class PatchLoader:
             seed: decides the order, the quality factors and the crops.
             rank: which of `world` loaders this one is; together they give every row once.
             world: how many loaders share the store.
+            frequent_qfs: of `qfs`, those that half of the patches get one of; () for none.
             side: pixels; patches are cropped to it at random places of the 8x8 grid; None: not.
             share: share of the row groups that is used, the same in every epoch.
             held_out: share of the row groups, the last ones, that is for validation alone.
@@ -113,7 +119,9 @@ class PatchLoader:
         Raises StoreError if the store lacks a quality factor or its quantisation table, has
         smaller patches than `side`, or fewer patches than one step takes.
         """
-        if missing := sorted(set(qfs) - set(store.spec.qfs)):
+        self._fresh = store.spec.degradation == "none"
+        stored_qfs = () if self._fresh else qfs
+        if missing := sorted(set(stored_qfs) - set(store.spec.qfs)):
             raise StoreError(f"{store.uri}: it has no QF {missing}, only {list(store.spec.qfs)}")
         if side is not None and side > store.spec.side:
             raise StoreError(
@@ -127,16 +135,20 @@ class PatchLoader:
                 f"({world * batch}): choose a smaller batch, or build the store from more images"
             )
         tables = read_quantization_tables(store)
+        if self._fresh:
+            tables = {qf: quantization_table(qf).astype(np.uint8) for qf in qfs}
         if missing := sorted(set(qfs) - set(tables)):
             raise damaged(store, store.shards[0], f"no quantisation table of QF {missing}")
         self._store = store
+        self._qfs = np.array(qfs)
         self._tables = np.stack([tables[qf] for qf in qfs])
+        self._frequent = np.flatnonzero(np.isin(self._qfs, frequent_qfs)).astype(np.uint8)
         self._batch = batch
         self._seed, self._rank, self._world = seed, rank, world
         self._side = side or store.spec.side
         self._pin_memory = pin_memory
-        uncropped = self._side == store.spec.side
-        self._pixels = PatchPixels(store, self._row_groups, qfs, pinned=pin_memory and uncropped)
+        given = not self._fresh and self._side == store.spec.side
+        self._pixels = PatchPixels(store, self._row_groups, stored_qfs, pinned=pin_memory and given)
         self._row_bytes = store.spec.side**2
         self._hold_bytes, self._window_bytes = hold_bytes, window_bytes
 
@@ -199,13 +211,20 @@ class PatchLoader:
 
     def _draw(self, window: Window) -> _Draw:
         """Return what a window gives: a pure function of its seed."""
-        places = (self._store.spec.side - self._side) // BLOCK_SIDE + 1
-        quality, corner = (np.random.default_rng((*window.seed, use)) for use in (QUALITY, CROP))
-        return _Draw(
-            order=window.order(),
-            quality=quality.integers(len(self._tables), size=window.rows, dtype=np.uint8),
-            corner=corner.integers(places, size=(window.rows, 2)) * BLOCK_SIDE,
-        )
+        random = np.random.default_rng((*window.seed, QUALITY))
+        quality = random.integers(len(self._tables), size=window.rows, dtype=np.uint8)
+        if len(self._frequent):
+            frequent = random.choice(self._frequent, size=window.rows)
+            quality = np.where(random.random(window.rows) < 0.5, frequent, quality)
+        return _Draw(window.order(), quality, self._draw_crops(window))
+
+    def _draw_crops(self, window: Window) -> Crops:
+        seed, rows, patch = (*window.seed, CROP), window.rows, self._store.spec.side
+        if self._fresh:
+            return draw_crops(seed, rows, patch, self._side)
+        places = (patch - self._side) // BLOCK_SIDE + 1
+        corner = np.random.default_rng(seed).integers(places, size=(rows, 2)) * BLOCK_SIDE
+        return Crops(corner, np.full(rows, self._side))
 
     def _read_window(self, window: Window, step: int, epoch: int, skip: int) -> Iterator[_Block]:
         draw = self._draw(window).part(skip * self._batch)
@@ -234,21 +253,41 @@ class PatchLoader:
         degraded: torch.Tensor,
     ) -> _Block:
         tables = torch.from_numpy(self._tables[draw.quality])
+        if self._fresh:
+            patches, original, degraded = original, *self._empty(len(original))
+            fill_pairs(
+                patches.numpy(),
+                draw.crops,
+                self._qfs[draw.quality],
+                original.numpy(),
+                degraded.numpy(),
+            )
+        elif self._side != self._store.spec.side:
+            original, degraded = (
+                self._cropped(pixels, draw.crops.corner, crops)
+                for pixels, crops in zip(
+                    (original, degraded), self._empty(len(original)), strict=True
+                )
+            )
         return _Block(
             step=step,
             epoch=epoch,
-            original=self._cropped(original, draw.corner),
-            degraded=self._cropped(degraded, draw.corner),
+            original=original,
+            degraded=degraded,
             tables=tables.pin_memory() if self._pin_memory else tables,
             rows=numbers[draw.order],
         )
 
-    def _cropped(self, patches: torch.Tensor, corner: np.ndarray) -> torch.Tensor:
-        if self._side == self._store.spec.side:
-            return patches
-        crops = torch.empty(
-            (len(patches), self._side, self._side), dtype=torch.uint8, pin_memory=self._pin_memory
+    def _empty(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (rows, self._side, self._side)
+        original, degraded = (
+            torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory) for _ in range(2)
         )
+        return original, degraded
+
+    def _cropped(
+        self, patches: torch.Tensor, corner: np.ndarray, crops: torch.Tensor
+    ) -> torch.Tensor:
         views = sliding_window_view(patches.numpy(), (self._side, self._side), axis=(1, 2))  # type: ignore[call-overload]
         crops.numpy()[:] = views[np.arange(len(patches)), corner[:, 0], corner[:, 1]]
         return crops

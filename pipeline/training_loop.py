@@ -144,6 +144,7 @@ class Training:
             seed=(self.recipe.seed, index),
             rank=self.world.rank,
             world=self.world.size,
+            frequent_qfs=self.recipe.frequent_qfs,
             side=stage.side,
             share=stage.share,
             held_out=self.recipe.validation_share,

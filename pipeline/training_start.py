@@ -118,9 +118,9 @@ def check_store(recipe: Recipe, store: StoreVersion) -> None:
         for name in ("side", "stride", "degradation", "luma")
         if getattr(theirs, name) != getattr(ours, name)
     ]
-    if missing := sorted(set(recipe.qfs) - set(theirs.qfs)):
+    if missing := sorted(set(ours.qfs and recipe.qfs) - set(theirs.qfs)):
         differing.append(f"no QF {missing}, only {list(theirs.qfs)}")
-    if not differing:
+    if not differing and ours.qfs:
         known = read_quantization_tables(store)
         differing = [f"no quantisation table of QF {qf}" for qf in recipe.qfs if qf not in known]
     if differing:

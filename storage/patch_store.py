@@ -100,10 +100,10 @@ class StoreVersion:
 
 def build_command(uri: str, spec: PatchSpec, dataset: str) -> str:
     """Return the command line that builds a store of this spec."""
-    qfs = " ".join(str(qf) for qf in spec.qfs)
+    qfs = f"--qf {' '.join(map(str, spec.qfs))} " if spec.qfs else ""
     return (
         f"qfactory patches build --dataset {quote(dataset)} --side {spec.side} "
-        f"--stride {spec.stride} --qf {qfs} --degradation {spec.degradation} --store {quote(uri)}"
+        f"--stride {spec.stride} {qfs}--degradation {spec.degradation} --store {quote(uri)}"
     )
 
 

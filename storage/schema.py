@@ -13,7 +13,7 @@ QUALITY_FACTORS = range(1, 101)
 LUMA_RULE = "matlab-studio-y"  # floor(16 + (65.481 R + 128.553 G + 24.966 B) / 255 + 0.5)
 ORIGINAL = "original"
 
-Degradation = Literal["image", "patch", "rescaled"]
+Degradation = Literal["image", "patch", "rescaled", "none"]
 
 
 class StoreError(Exception):
@@ -29,11 +29,13 @@ class PatchSpec:
     stride: int
     """Distance in pixels between the corners of neighbouring patches."""
     qfs: tuple[int, ...]
-    """JPEG quality factors, 1 to 100, ascending; each becomes one column."""
+    """JPEG quality factors, 1 to 100, ascending; each becomes one column. None with degradation
+    `none`."""
     degradation: Degradation
     """`image`: the whole image is compressed, then cut. `patch`: cut first, then each patch is
     compressed on its own, so that it starts at a JPEG block (AR-CNN's sub-images). `rescaled`: the
-    image is made smaller, compressed, then cut (pipeline/degrade.py)."""
+    image is made smaller, compressed, then cut (pipeline/degrade.py). `none`: originals alone, for
+    a loader that compresses what it reads (pipeline/fresh_pairs.py)."""
     luma: str = LUMA_RULE
     """The rule that made one channel out of colour (uint8 in, uint8 out)."""
 
@@ -42,15 +44,24 @@ class PatchSpec:
             raise ValueError(f"side {self.side}: choose a multiple of 8 from 32 to 224")
         if self.stride < 1:
             raise ValueError(f"stride {self.stride}: choose 1 or more pixels")
-        if not self.qfs or any(qf not in QUALITY_FACTORS for qf in self.qfs):
-            raise ValueError(f"qfs {list(self.qfs)}: choose one or more from 1 to 100")
         if self.degradation not in get_args(Degradation):
             raise ValueError(
                 f"degradation {self.degradation!r}: choose one of {list(get_args(Degradation))}"
             )
+        self._check_qfs()
         if self.luma != LUMA_RULE:
             raise ValueError(f"luma rule {self.luma!r}: this version knows only {LUMA_RULE!r}")
         object.__setattr__(self, "qfs", tuple(sorted(set(self.qfs))))
+
+    def _check_qfs(self) -> None:
+        if self.degradation == "none":
+            if self.qfs:
+                raise ValueError(
+                    f"qfs {list(self.qfs)}: a store of degradation 'none' holds originals alone, "
+                    "give it none"
+                )
+        elif not self.qfs or any(qf not in QUALITY_FACTORS for qf in self.qfs):
+            raise ValueError(f"qfs {list(self.qfs)}: choose one or more from 1 to 100")
 
     @property
     def fingerprint(self) -> str:

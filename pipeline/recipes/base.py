@@ -112,7 +112,10 @@ class Recipe:
     patches: PatchSpec
     """The patch store that it trains on; a store may hold more quality factors than `qfs`."""
     qfs: tuple[int, ...]
-    """JPEG quality factors of the inputs, ascending; with several, a batch mixes them."""
+    """JPEG quality factors of the inputs, ascending; with several, a batch mixes them. Any for a
+    store of originals alone (degradation `none`)."""
+    frequent_qfs: tuple[int, ...] = ()
+    """Of `qfs`, those that half of the patches are drawn from; the others come from all alike."""
     stages: tuple[Stage, ...]
     init_from: Transfer | None = None
     """Easy-hard transfer; None starts from the network's own initialisation."""
@@ -128,11 +131,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "qfs", tuple(sorted(set(self.qfs))))
-        missing = sorted(set(self.qfs) - set(self.patches.qfs))
-        if missing or not self.qfs:
-            raise ValueError(
-                f"recipe {self.name}: QF {missing} is not in its patches' {self.patches.qfs}"
-            )
+        self._check_qfs()
         if not self.stages:
             raise ValueError(f"recipe {self.name}: it has no stages")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -143,6 +142,15 @@ class Recipe:
             )
         for stage in self.stages:
             self._check_stage(stage)
+
+    def _check_qfs(self) -> None:
+        missing = sorted(set(self.qfs) - set(self.patches.qfs))
+        if (missing and self.patches.qfs) or not self.qfs:
+            raise ValueError(
+                f"recipe {self.name}: QF {missing} is not in its patches' {self.patches.qfs}"
+            )
+        if missing := sorted(set(self.frequent_qfs) - set(self.qfs)):
+            raise ValueError(f"recipe {self.name}: frequent QF {missing} is none of {self.qfs}")
 
     def _check_stage(self, stage: Stage) -> None:
         if stage.side is not None and stage.side > self.patches.side:
