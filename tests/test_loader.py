@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.epoch_plan import plan_epoch
-from pipeline.jpeg import quantization_table
+from pipeline.fresh_pairs import Crops, draw_crops, fill_pairs
+from pipeline.jpeg import compress, quantization_table
 from pipeline.loader import PatchLoader
 from storage.patch_store import shard_uri
 from storage.schema import PatchSpec, StoreError
@@ -265,3 +266,61 @@ def test_rows_are_located_in_their_shards(store):
 def test_a_side_above_the_stores_is_refused(store):
     with pytest.raises(StoreError, match="side of 32, asked for is 40"):
         PatchLoader(store, [10], 16, side=40)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("originals")
+    spec = PatchSpec(side=64, stride=32, qfs=(), degradation="none")
+    photos = image_folder(folder / "photos", count=6, size=(200, 160))
+    return build(photos, folder / "store", spec).version
+
+
+def fresh(originals, **options):
+    return PatchLoader(originals, range(5, 96), 8, side=40, seed=(3,), **options)
+
+
+@pytest.mark.parametrize("hold", [STREAMING, 1 << 30], ids=["streamed", "held"])
+def test_pairs_of_originals_are_made_anew_and_compressed_at_the_quality_of_their_table(
+    originals, hold
+):
+    loader = fresh(originals, hold_bytes=hold)
+    qf_of = {quantization_table(qf).tobytes(): qf for qf in range(5, 96)}
+    first, second = (set(), set())
+    for batch in take(loader, 2 * loader.steps_per_epoch):
+        for original, degraded, table in zip(
+            batch.original.numpy(), batch.degraded.numpy(), batch.tables.numpy(), strict=True
+        ):
+            qf = qf_of[table.astype(np.uint16).tobytes()]
+            assert np.array_equal(degraded, compress(original, qf)[0])
+        seen = first if batch.epoch == 0 else second
+        seen.update(original.tobytes() for original in batch.original.numpy())
+    assert len(first) == loader.steps_per_epoch * 8
+    assert not first & second
+
+
+def test_crops_of_originals_lie_anywhere_and_half_of_them_are_reduced(originals):
+    crops = draw_crops((0,), 4_000, patch=64, side=40)
+    assert (crops.side == 40).mean() == pytest.approx(0.5, abs=0.05)
+    assert (crops.side.min(), crops.side.max()) == (40, 64)
+    assert ((crops.corner >= 0) & (crops.corner + crops.side[:, None] <= 64)).all()
+    assert set(crops.corner[crops.side == 40].ravel().tolist()) == set(range(25))
+    patch = read_rows(originals, originals.shards[0], 0, ["original"])[0][0]
+    uncut = Crops(np.array([[3, 5]]), np.array([40]))
+    original, degraded = (np.empty((1, 40, 40), np.uint8) for _ in range(2))
+    fill_pairs(patch[None], uncut, np.array([30]), original, degraded)
+    assert np.array_equal(original[0], patch[3:43, 5:45])
+
+
+def test_fresh_pairs_are_a_function_of_the_seed_and_resume_where_they_were(originals):
+    whole = pairs(take(fresh(originals), 40))
+    assert pairs(take(fresh(originals), 40)) == whole
+    assert pairs(take(fresh(originals), 25, first_step=15)) == whole[15 * 8 :]
+    assert pairs(take(fresh(originals, hold_bytes=STREAMING), 40)) == whole
+
+
+def test_half_of_the_patches_get_one_of_the_frequent_quality_factors(store):
+    loader = PatchLoader(store, [10, 40], 8, frequent_qfs=[40])
+    forty = quantization_table(40)
+    tables = [t for batch in take(loader, 250) for t in batch.tables.numpy()]
+    assert np.mean([np.array_equal(t, forty) for t in tables]) == pytest.approx(0.75, abs=0.04)

@@ -17,6 +17,7 @@ from pipeline.recipes import (
     srcnn,
     svoboda,
     tnrd,
+    unet,
 )
 from pipeline.recipes.base import Recipe, Stage, Transfer
 
@@ -36,6 +37,7 @@ FAMILIES = (
     srcnn,
     svoboda,
     tnrd,
+    unet,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

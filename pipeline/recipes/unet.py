@@ -1,0 +1,42 @@
+"""Recipes for UNet: one network for every quality factor, on pairs that are made while they load."""
+
+from pipeline.recipes.base import Recipe, Stage
+from storage.schema import PatchSpec
+
+QFS = tuple(range(5, 96))
+FREQUENT_QFS = tuple(range(5, 46))
+PATCHES = PatchSpec(side=160, stride=80, qfs=(), degradation="none")
+"""7,500 patches of BSDS500's 500 images, that cover all of them but a pixel at an edge."""
+
+
+def recipes() -> tuple[Recipe, ...]:
+    """Return every recipe of the family."""
+    return (blind(),)
+
+
+def blind() -> Recipe:
+    """Return the recipe of one network for quality factors 5 to 95."""
+    stage = Stage(
+        name="restore",
+        steps=15_000,
+        batch=16,
+        loss="log_mse",
+        optimizer="adamw",
+        lr=1.2e-3,
+        weight_decay=1e-4,
+        clip_norm=1.0,
+        schedule="cosine",
+        warmup_steps=100,
+        side=96,
+        augment=True,
+    )
+    return Recipe(
+        name="unet-blind",
+        architecture="unet",
+        patches=PATCHES,
+        qfs=QFS,
+        frequent_qfs=FREQUENT_QFS,
+        stages=(stage,),
+        ema_decay=0.999,
+        source="Chosen here by measurement",
+    )
