@@ -107,6 +107,10 @@ def _training(facts: CardFacts) -> str:
         f"stride {spec.stride}, degradation `{spec.degradation}`.",
         f"{_quality(facts.recipe).capitalize()}; luma rule `{spec.luma}`.",
         f"{result.steps:,} steps in {result.seconds:,.0f} s.",
+        *(
+            f"{part.steps:,} of them in {part.precision} on {part.processor}."
+            for part in result.parts
+        ),
     )
 
 

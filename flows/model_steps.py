@@ -15,13 +15,14 @@ from flows import reporting
 from flows.console import counted
 from flows.networks import restorer_of
 from flows.progress import progress, say
-from flows.registry_steps import find_trained, register_network, training_tags
+from flows.registry_steps import find_trained, parts_json, register_network, training_tags
 from flows.runtime import is_transient
 from flows.settings import settings
 from pipeline import datasets
 from pipeline.cluster import cluster_gpus
 from pipeline.degrade import protocol_of
 from pipeline.evaluate import compare, load_images
+from pipeline.precision import PrecisionChoice
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison
 from pipeline.tiles import Restorer, network_restorer
@@ -74,6 +75,8 @@ class TrainingPlan:
     workers: int
     threads: int | None = None
     """CPU threads a worker; None takes what `pipeline.room.room_for` says."""
+    precision: PrecisionChoice = "auto"
+    """See `pipeline.training_job.TrainingJob`; when asked for, it is what reused weights have."""
     fresh: bool = False
     """Forget earlier checkpoints of the same training."""
     stop_after_s: float | None = None
@@ -93,7 +96,9 @@ def reuse_or_train(
 ) -> TrainedModel:
     """Score and register a recipe, its weights out of the registry if they are there."""
     reporting.log_inputs(run, recipe, version)
-    known = None if plan.fresh else find_trained(recipe, version, initial_weights)
+    known = None
+    if not plan.fresh:
+        known = find_trained(recipe, version, initial_weights, plan.precision)
     if known is None:
         result = train_network(recipe, version, run, plan, initial_weights)
         return score_and_register(recipe, version, run, plan, result, initial_weights)
@@ -167,6 +172,7 @@ def train_network(
         initial_weights=initial_weights,
         stop_after_s=plan.stop_after_s,
         threads=plan.threads,
+        precision=plan.precision,
     )
     with progress(f"train {recipe.name}", plan.stop) as update:
 
@@ -191,8 +197,9 @@ def train_network(
             on_record=record,
             stop=plan.stop,
         )
+    run.log_tags({"precision": result.precision, "training_parts": parts_json(result)})
     said = "trained" if result.finished else "stopped"
-    say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s")
+    say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s, {result.precision}")
     return result
 
 

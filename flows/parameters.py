@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from flows.recipe_graph import matching
 from pipeline import datasets
+from pipeline.precision import PrecisionChoice
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.comparisons import COMPARISONS, get_comparison
 from pipeline.training import parse_seconds
@@ -17,6 +18,7 @@ __all__ = [
     "ComparisonName",
     "Degradation",
     "Name",
+    "PrecisionChoice",
     "QualityFactor",
     "QualityFactors",
     "RecipeName",

@@ -20,9 +20,10 @@ from pipeline.degrade import protocol_of
 from pipeline.evaluate import evaluate, load_images
 from pipeline.export import export_network
 from pipeline.jpeg import quantization_table
+from pipeline.precision import PrecisionChoice
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison
-from pipeline.training_job import TrainingResult
+from pipeline.training_job import Part, TrainingResult
 from pipeline.weights import load_network
 from storage import files
 from storage.gate import GateScores
@@ -58,13 +59,19 @@ def training_tags(
 
 
 def find_trained(
-    recipe: Recipe, version: StoreVersion, initial_weights: str | None
+    recipe: Recipe,
+    version: StoreVersion,
+    initial_weights: str | None,
+    precision: PrecisionChoice = "auto",
 ) -> tuple[RegisteredVersion, TrainingResult] | None:
     """Return the newest registered version of this very training whose weights file is whole.
 
-    None if there is none, or if the registry cannot be asked.
+    `precision` is that of the training; `auto` takes any. None if there is none, or if the registry
+    cannot be asked.
     """
-    wanted = training_tags(recipe, version, initial_weights).items()
+    wanted = training_tags(recipe, version, initial_weights)
+    if precision != "auto":
+        wanted["precision"] = precision
     try:
         versions = ModelRegistry(settings().mlflow_uri).versions(model_name(recipe))
     except RegistryError as error:
@@ -72,10 +79,15 @@ def find_trained(
         return None
     for found in versions:
         tags = found.tags
-        if wanted <= tags.items() and _is_whole(tags["weights"], tags["weights_sha256"]):
+        if wanted.items() <= tags.items() and _is_whole(tags["weights"], tags["weights_sha256"]):
             steps, seconds = int(tags["steps"]), float(tags["seconds"])
             return found, TrainingResult(
-                weights=tags["weights"], steps=steps, seconds=seconds, history=(), finished=True
+                weights=tags["weights"],
+                steps=steps,
+                seconds=seconds,
+                history=(),
+                parts=tuple(Part(**part) for part in json.loads(tags.get("training_parts", "[]"))),
+                finished=True,
             )
     return None
 
@@ -155,6 +167,11 @@ def rescore_champion(registry: ModelRegistry, name: str, jpeg: GateScores, recip
     say(f"{champion.uri} was scored on {jpeg.label} as well, to be compared")
 
 
+def parts_json(result: TrainingResult) -> str:
+    """Return on what, and in which precision, a training's steps were taken, as JSON."""
+    return json.dumps([asdict(part) for part in result.parts])
+
+
 def _sha256_of(uri: str) -> str:
     return hashlib.sha256(files.read_bytes(uri)).hexdigest()
 
@@ -188,6 +205,8 @@ def _tags(
         "git_commit": git_commit(),
         "steps": str(result.steps),
         "seconds": f"{result.seconds:.1f}",
+        "precision": result.precision,
+        "training_parts": parts_json(result),
         "weights": result.weights,
         "scores": json.dumps(means),
     }

@@ -6,7 +6,16 @@ from prefect import flow
 
 from flows.data_steps import refuse_evaluation_images, scan_sources
 from flows.model_steps import TrainedModel, TrainingPlan, check_batches, use_gpus
-from flows.parameters import Name, RecipePatterns, Reference, References, Steps, Threads, Workers
+from flows.parameters import (
+    Name,
+    PrecisionChoice,
+    RecipePatterns,
+    Reference,
+    References,
+    Steps,
+    Threads,
+    Workers,
+)
 from flows.recipe_graph import ordered_recipes
 from flows.report import WrittenReport
 from flows.runtime import open_tracker, ray_session
@@ -30,6 +39,7 @@ def study(
     store: str | None = None,
     workers: Workers | None = None,
     threads: Threads | None = None,
+    precision: PrecisionChoice = "auto",
     fresh: bool = False,
     allow_evaluation_images: bool = False,
 ) -> StudyResult:
@@ -51,6 +61,8 @@ def study(
         workers: training workers (default: QFACTORY_WORKERS)
         threads: CPU threads of a worker (default: all that a training alone can have); fewer let
             more trainings run side by side
+        precision: `auto` is bfloat16 where the device computes in it, else float32; a training that
+            goes on keeps to what it began in
         fresh: train from the start whatever the registry and earlier checkpoints hold
         allow_evaluation_images: whether images of an evaluation set may be trained on
     """
@@ -58,6 +70,7 @@ def study(
         evaluate_on=tuple(evaluate_on or default_sets(dataset)),
         workers=workers or settings().workers,
         threads=threads,
+        precision=precision,
         fresh=fresh,
     )
     return run_study(

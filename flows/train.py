@@ -16,7 +16,16 @@ from flows.model_steps import (
     train_network,
     training_name,
 )
-from flows.parameters import RecipeName, Reference, References, Steps, StopAfter, Threads, Workers
+from flows.parameters import (
+    PrecisionChoice,
+    RecipeName,
+    Reference,
+    References,
+    Steps,
+    StopAfter,
+    Threads,
+    Workers,
+)
 from flows.progress import say
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
@@ -69,6 +78,7 @@ def train(
     initial_weights: str | None = None,
     workers: Workers | None = None,
     threads: Threads | None = None,
+    precision: PrecisionChoice = "auto",
     stop_after: StopAfter | None = None,
     fresh: bool = False,
     allow_evaluation_images: bool = False,
@@ -87,6 +97,8 @@ def train(
         threads: CPU threads of a worker (default: all that this training can have)
         stop_after: stop with a checkpoint after so long, such as 9m; the same command goes on, and
             the last slice is the one that is evaluated and registered
+        precision: `auto` is bfloat16 where the device computes in it, else float32; a training that
+            goes on keeps to what it began in
         fresh: train from the start even if checkpoints of the same training exist
         allow_evaluation_images: whether images of an evaluation set may be trained on
     """
@@ -96,6 +108,7 @@ def train(
         evaluate_on=tuple(evaluate_on or default_sets(version.dataset)),
         workers=workers or settings().workers,
         threads=threads,
+        precision=precision,
         fresh=fresh,
         stop_after_s=parse_seconds(stop_after) if stop_after is not None else None,
     )

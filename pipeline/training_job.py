@@ -105,3 +105,8 @@ class TrainingResult:
     """On what, and in which precision, the steps were taken; they add up to `steps`."""
     finished: bool
     """False if `stop_after_s` came first; the same job then goes on where it stopped."""
+
+    @property
+    def precision(self) -> str:
+        """What it was trained in, such as `bfloat16`, or `bfloat16, float32` if it moved."""
+        return ", ".join(dict.fromkeys(part.precision for part in self.parts))

@@ -88,7 +88,7 @@ class Training:
             self._resume(checkpoint)
         self.first_step = self.step
         self.processor = processor_name(world.device)
-        self.precision = self._agree_on_precision()
+        self.precision: Precision = self._agree_on_precision()
         self.network.to(world.device)
         convert_conv2d_weight_memory_format(self.network, torch.channels_last)
         if self.cuda:

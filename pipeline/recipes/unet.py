@@ -1,4 +1,4 @@
-"""Recipes for UNet: one network for every quality factor, on pairs that are made while they load."""
+"""Recipes for UNet: one network for every quality factor, on pairs made while they load."""
 
 from pipeline.recipes.base import Recipe, Stage
 from storage.schema import PatchSpec
