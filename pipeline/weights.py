@@ -1,8 +1,12 @@
-"""Trained weights as one safetensors file that says which network they belong to."""
+"""Trained weights as one safetensors file that says which network they belong to.
 
+`python -m pipeline.weights SOURCE TARGET` writes weights again in half the bytes, to be shipped.
+"""
+
+import argparse
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -48,9 +52,25 @@ def save_weights(uri: str, weights: Mapping[str, Tensor], recipe: Recipe, step: 
         qfs=recipe.qfs,
         step=step,
     )
-    digest = _tensor_digest(save(tensors))
-    note = json.dumps({**asdict(origin), "sha256": digest}, sort_keys=True)
-    files.write_bytes(uri, save(tensors, metadata={KEY: note}))
+    _publish(uri, tensors, origin)
+
+
+def save_half(source: str, target: str) -> None:
+    """Publish weights anew in float16, half the size; `load_network` computes in float32 as ever.
+
+    Raises ValueError when the source is no good, or a value of it is too large for float16.
+    """
+    origin, tensors = load_weights(source)
+    halves = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
+    if lost := sorted(name for name, value in halves.items() if not value.isfinite().all()):
+        raise ValueError(
+            f"{source}: float16 ends at 65504, and {', '.join(lost)} of float32 has more; ship "
+            "these weights as they are"
+        )
+    _publish(target, halves, origin)
 
 
 def weights_in(uri: str) -> str:
@@ -90,6 +110,12 @@ def load_network(uri: str) -> tuple[Origin, nn.Module]:
     return origin, network.eval()
 
 
+def _publish(uri: str, tensors: Mapping[str, Tensor], origin: Origin) -> None:
+    digest = _tensor_digest(save(dict(tensors)))
+    note = json.dumps({**asdict(origin), "sha256": digest}, sort_keys=True)
+    files.write_bytes(uri, save(dict(tensors), metadata={KEY: note}))
+
+
 def _header(content: bytes) -> dict:
     return json.loads(content[8 : _header_end(content)])
 
@@ -100,3 +126,19 @@ def _header_end(content: bytes) -> int:
 
 def _tensor_digest(content: bytes) -> str:
     return hashlib.sha256(content[_header_end(content) :]).hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write weights again in float16."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.weights", description=main.__doc__)
+    parser.add_argument("source", help="path or URI of weights")
+    parser.add_argument("target", help="where the smaller file goes")
+    options = parser.parse_args(arguments)
+    try:
+        save_half(options.source, options.target)
+    except ValueError as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
