@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models import layer_names
+from pipeline.muon import Muon
 from pipeline.recipes.base import Recipe, Stage
 
 LR_SCALE = "lr_scale"
@@ -65,14 +66,24 @@ class Plateau:
 
 
 def make_optimizer(stage: Stage, network: nn.Module) -> torch.optim.Optimizer:
-    """Return a fresh optimiser; the last layer is a group of its own with its own scale."""
-    last = dict(network.named_modules())[layer_names(network)[-1]]
-    of_last = {id(parameter) for parameter in last.parameters()}
+    """Return a fresh optimiser; the last layer is a group of its own with its own scale.
+
+    Muon makes the updates of convolutions orthogonal but for the first and the last layer's.
+    """
+    names = layer_names(network)
+    first, last = (list(network.get_submodule(names[end]).parameters()) for end in (0, -1))
+    of_first, of_last = ({id(parameter) for parameter in layer} for layer in (first, last))
     body = [parameter for parameter in network.parameters() if id(parameter) not in of_last]
     groups = [
         {"params": body, LR_SCALE: 1.0},
-        {"params": list(last.parameters()), LR_SCALE: stage.last_layer_lr_scale},
+        {"params": last, LR_SCALE: stage.last_layer_lr_scale},
     ]
+    if stage.optimizer == "muon":
+        matrices = [p for p in body if p.ndim == 4 and id(p) not in of_first]
+        of_matrices = {id(parameter) for parameter in matrices}
+        groups[0]["params"] = [p for p in body if id(p) not in of_matrices]
+        groups.append({"params": matrices, LR_SCALE: 1.0, "orthogonal": True})
+        return Muon(groups, lr=stage.lr, weight_decay=stage.weight_decay, momentum=0.95)
     if stage.optimizer == "sgd":
         return torch.optim.SGD(
             groups,

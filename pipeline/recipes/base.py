@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from storage.schema import PatchSpec
 
 LossName = Literal["mse", "log_mse", "centre_mse", "l1", "multi_scale_mse", "dual_domain"]
-OptimizerName = Literal["sgd", "adam", "adamw"]
+OptimizerName = Literal["sgd", "adam", "adamw", "muon"]
 ScheduleName = Literal["constant", "cosine", "exponential", "plateau"]
 
 BLIND_QFS = tuple(range(5, 96, 5))

@@ -7,11 +7,13 @@ QFS = tuple(range(5, 96))
 FREQUENT_QFS = tuple(range(5, 46))
 PATCHES = PatchSpec(side=160, stride=80, qfs=(), degradation="none")
 """7,500 patches of BSDS500's 500 images, that cover all of them but a pixel at an edge."""
+QUICK_QFS = (10, 20, 30, 40)
+QUICK_PATCHES = PatchSpec(side=64, stride=32, qfs=QUICK_QFS, degradation="image")
 
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
-    return (blind(),)
+    return (blind(), *(quick(qf) for qf in QUICK_QFS))
 
 
 def blind() -> Recipe:
@@ -39,4 +41,31 @@ def blind() -> Recipe:
         stages=(stage,),
         ema_decay=0.999,
         source="Chosen here by measurement",
+    )
+
+
+def quick(qf: int) -> Recipe:
+    """Return the recipe for one quality factor that takes half a minute on two CPU cores."""
+    stage = Stage(
+        name="restore",
+        steps=1_050,
+        batch=8,
+        loss="log_mse",
+        optimizer="adamw",
+        lr=3e-3,
+        weight_decay=1e-4,
+        clip_norm=1.0,
+        schedule="cosine",
+        warmup_steps=50,
+        augment=True,
+    )
+    return Recipe(
+        name=f"unet-quick-qf{qf}",
+        architecture="unet",
+        options={"widths": [32, 48, 64], "down": [1, 1, 2], "up": [1, 1]},
+        patches=QUICK_PATCHES,
+        qfs=(qf,),
+        stages=(stage,),
+        ema_decay=0.995,
+        source="Chosen here by measurement: the most gain in half a minute on two CPU cores",
     )
