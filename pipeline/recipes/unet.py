@@ -20,11 +20,12 @@ def blind() -> Recipe:
     """Return the recipe of one network for quality factors 5 to 95."""
     stage = Stage(
         name="restore",
-        steps=15_000,
-        batch=16,
+        steps=10_000,
+        batch=8,
         loss="log_mse",
-        optimizer="adamw",
-        lr=1.2e-3,
+        optimizer="muon",
+        lr=2.5e-3,
+        last_layer_lr_scale=0.5,
         weight_decay=1e-4,
         clip_norm=1.0,
         schedule="cosine",
