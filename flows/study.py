@@ -32,7 +32,7 @@ from storage.tracked_run import TrackedRun
 @flow(name="study", flow_run_name="{name}")
 def study(
     dataset: Reference = "sample",
-    recipes: RecipePatterns = ["quickres-qf10"],  # noqa: B006 - pydantic copies it
+    recipes: RecipePatterns = ["unet-quick-qf10"],  # noqa: B006 - pydantic copies it
     steps: Steps | None = None,
     evaluate_on: References | None = None,
     name: Name = "study",
