@@ -25,8 +25,8 @@ def test_a_comparison_trains_equally_long_and_leaves_a_table_and_a_chart(workspa
     """With two patch specs on the few photographs of `sample`: little is left to hold out."""
     found = cast(Analysis, analyze("arcnn-fig8-fast", steps=10))
     scratch, transferred = found.rows
-    assert scratch["recipe"] == "arcnn-rescaled-fast-qf10-scratch"
-    assert transferred["recipe"] == "arcnn-rescaled-fast-qf10"
+    assert scratch["recipe"] == "arcnn-rescaled-fast-qf10"
+    assert transferred["recipe"] == "arcnn-rescaled-fast-qf10-from-qf10"
     assert scratch["parameters"] == transferred["parameters"] == 106_561
     assert scratch["MB"] == pytest.approx(3.16)
     assert scratch["psnr"] != transferred["psnr"]

@@ -18,7 +18,11 @@ def test_compared_recipes_differ_in_one_thing(name):
     first, *others = COMPARISONS[name].recipes
     assert others
     for other in others:
-        assert len(differing(first, other)) == 1, (first.name, other.name)
+        found = differing(first, other)
+        if name.startswith("arcnn-fig6"):  # depth: how five layers begin is part of it
+            assert "architecture" in found <= {"architecture", "options", "init_from"}
+        else:
+            assert len(found) == 1, (first.name, other.name)
 
 
 @pytest.mark.parametrize("name", sorted(COMPARISONS))

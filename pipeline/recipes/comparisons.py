@@ -11,7 +11,7 @@ from pipeline.recipes.dcrn import ABLATIONS, ablations
 
 TRANSFERS = MappingProxyType(
     {
-        "fig6": "from the shallow network to a deeper one",
+        "fig6": "from the shallow network to a deeper one, and five layers by He et al.'s rule",
         "fig7": "from quality factor 20 to 10",
         "fig8": "from plain JPEG to rescaled and recompressed",
     }
@@ -32,9 +32,10 @@ class RecipeComparison:
 
 
 def _convergence(figure: str) -> RecipeComparison:
+    drawn, _, variant = figure.partition("-")
     return RecipeComparison(
-        title=f"AR-CNN{', fast' * figure.endswith('fast')}: {TRANSFERS[figure[:4]]}",
-        source=f"Dong et al. 2015, figure {figure[3]}",
+        title=f"AR-CNN{variant and f', {variant}'}: {TRANSFERS[drawn]}",
+        source=f"Dong et al. 2015, figure {drawn[3]}",
         recipes=tuple(get_recipe(name) for name in CONVERGENCE[figure]),
     )
 

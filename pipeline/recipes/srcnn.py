@@ -27,7 +27,7 @@ def paper_recipe(network: str, qf: int) -> Recipe:
         patches=PATCHES,
         qfs=(qf,),
         stages=(paper_stage(),),
-        source="Dong et al. 2015 (AR-CNN), sections 3.1, 4.1 and 5.2; choices as in arcnn's recipe",
+        source="Dong et al. 2015 (AR-CNN), sections 3.1 and 4.1.2; choices as in arcnn's recipe",
     )
 
 
