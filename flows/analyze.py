@@ -143,14 +143,14 @@ def comparison_rows(recipes: Sequence[Recipe], result: StudyResult) -> tuple[Row
                     }
                 )
                 for row, _ in published.beside(recipe.architecture, mean):
-                    values = {"ssim": "", "psnr_b": "", **row.metrics}
+                    values = {"psnr": "", "ssim": "", "psnr_b": "", **row.metrics}
                     printed[row.label, mean.label, mean.qf] = {
                         "recipe": f"published: {row.label}",
                         "parameters": "",
                         "MB": "",
                         "set": mean.label,
                         "qf": mean.qf,
-                        "psnr": row.psnr,
+                        "psnr": values["psnr"],
                         "gain": "",
                         "ssim": values["ssim"],
                         "psnr_b": values["psnr_b"],

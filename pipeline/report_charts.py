@@ -211,7 +211,7 @@ def _printed(mean: MeanScore) -> dict[str, tuple[Cost, float]]:
     return {
         row.label: (_paper_cost(row.architecture), row.psnr)
         for row in comparable_rows(mean)
-        if row.architecture in ARCHITECTURES
+        if row.architecture in ARCHITECTURES and row.psnr is not None
     }
 
 
