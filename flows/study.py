@@ -85,8 +85,8 @@ def run_study(
     """Train the recipes, each after what it starts from, in one MLflow experiment.
 
     `params` are recorded in its parent run. When all recipes are done, `summarise` adds to that
-    run what takes the place of the report. Raises StudyError, with the result, when a recipe
-    failed.
+    run what takes the place of the report, and decides what failures mean. Without it StudyError,
+    with the result, is raised when a recipe failed.
     """
     check_batches(ordered, plan.workers)
     evaluated = hashes_of(plan.evaluate_on)
@@ -109,9 +109,10 @@ def run_study(
                 outcomes = train_all(ordered, versions, parent, plan, at_once=room.trainings)
                 if summarise is not None:
                     summarise(parent, outcomes)
-                elif any(outcome.value for outcome in outcomes.values()) and not plan.stop.is_set():
-                    written = report_study(parent, name, ordered, versions, outcomes)
-                raise_failures(outcomes)
+                else:
+                    if any(o.value for o in outcomes.values()) and not plan.stop.is_set():
+                        written = report_study(parent, name, ordered, versions, outcomes)
+                    raise_failures(outcomes)
         except StudyError as error:
             error.result = study_result(name, outcomes, tracker.unrecorded, written)
             raise
