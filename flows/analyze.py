@@ -39,7 +39,8 @@ class Analysis:
     """A row for every recipe, set and quality factor; one that says `failed` or `skipped` for a
     recipe that could not be trained."""
     chart: str
-    """Path of the PNG with the PSNR of held-out patches against the steps."""
+    """Path of the PNG with the PSNR against the steps, on the validation set or on patches that
+    were held out."""
     notes: tuple[str, ...]
     """What was not recorded, and why a recipe could not be trained."""
 
@@ -84,7 +85,9 @@ def analyze(
     def summarise(run: TrackedRun, outcomes: Mapping[str, Outcome[TrainedModel]]) -> None:
         models = [o.value for name, o in outcomes.items() if o.value and name in compared]
         if models:
-            draw_convergence(models, chart, f"{chosen.title} ({chosen.source})")
+            on = {recipe.looks_at or "held-out patches" for recipe in ordered}
+            title = f"{chosen.title} ({chosen.source})"
+            draw_convergence(models, chart, title, f"PSNR on {', '.join(sorted(on))}, dB")
             run.log_file(chart, "charts")
         if not models or not all(_is_a_finding(outcome) for outcome in outcomes.values()):
             raise_failures(outcomes)
@@ -114,8 +117,8 @@ def _is_a_finding(outcome: Outcome[TrainedModel]) -> bool:
     return outcome.error is None or isinstance(outcome.error, TrainingError)
 
 
-def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str) -> None:
-    """Draw the PSNR of held-out patches against the steps, a line for each network."""
+def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str, psnr: str) -> None:
+    """Draw the validation PSNR against the steps, a line for each network; `psnr` names it."""
     curves = {
         model.recipe: [
             (record.step, record.validation_psnr)
@@ -124,9 +127,7 @@ def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str) -> 
         ]
         for model in models
     }
-    chart = line_chart(
-        curves, title=title, x_label="optimiser steps", y_label="PSNR of held-out patches, dB"
-    )
+    chart = line_chart(curves, title=title, x_label="optimiser steps", y_label=psnr)
     save_png(chart, path)
 
 

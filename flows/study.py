@@ -1,6 +1,7 @@
 """The study flow: from images to registered networks, with a table at the end."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from prefect import flow
 
@@ -15,6 +16,7 @@ from flows.side_by_side import Outcome
 from flows.study_report import report_study
 from flows.study_results import StudyError, StudyResult, raise_failures, study_result
 from flows.study_steps import build_versions, default_sets, hashes_of, train_all
+from flows.validation_sets import build_validation, find_validation_sets, keep_apart
 from pipeline.recipes import Recipe
 from pipeline.train_job import cluster_room
 from storage.tracked_run import TrackedRun
@@ -89,17 +91,18 @@ def run_study(
     with the result, is raised when a recipe failed.
     """
     check_batches(ordered, plan.workers)
+    validated = find_validation_sets(ordered)
     evaluated = hashes_of(plan.evaluate_on)
     with ray_session():
         room = cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)
         scanned = scan_sources(dataset, allow_evaluation_images)
+        hashes = {image.name: image.sha256 for image in scanned}
         refuse_evaluation_images(
-            dataset,
-            {image.name: image.sha256 for image in scanned},
-            evaluated=evaluated,
-            allowed=allow_evaluation_images,
+            dataset, hashes, evaluated=evaluated, allowed=allow_evaluation_images
         )
+        keep_apart(validated, hashes)
         versions = build_versions(ordered, dataset, scanned, store)
+        plan = replace(plan, validation=build_validation(ordered, validated))
         tracker = open_tracker()
         outcomes: dict[str, Outcome[TrainedModel]] = {}
         written = WrittenReport()

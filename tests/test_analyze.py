@@ -52,7 +52,7 @@ def test_a_comparison_trains_equally_long_and_leaves_a_table_and_a_chart(workspa
 
 
 def test_a_recipe_that_diverges_is_a_row_and_not_the_end_of_the_comparison(workspace, monkeypatch):
-    calm = get_recipe("quickres-qf10")
+    calm = replace(get_recipe("quickres-qf10"), validation_set="sample:test")
     stage = replace(calm.stages[0], optimizer="sgd", lr=1e30, warmup_steps=0)
     wild = replace(calm, name="quickres-wild-qf10", stages=(stage,))
     both = RecipeComparison(title="calm and wild", source="tests", recipes=(wild, calm))
@@ -64,6 +64,8 @@ def test_a_recipe_that_diverges_is_a_row_and_not_the_end_of_the_comparison(works
     assert isinstance(trained["psnr"], float)
     assert any("quickres-wild-qf10 failed" in n and "is not finite" in n for n in found.notes)
     assert Path(found.chart).is_file()
+    stores = list(Path(settings().stores_root).glob("validation-sample-test-*"))
+    assert len(stores) == 1, "both look at the photographs that are held out"
     alone = replace(both, recipes=(wild,))
     monkeypatch.setattr(flows.analyze, "get_comparison", lambda name: alone)
     with pytest.raises(StudyError, match=r"1 of 1 recipes failed: quickres-wild-qf10"):

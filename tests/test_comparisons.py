@@ -33,7 +33,7 @@ def test_on_a_budget_all_train_equally_long_after_what_they_start_from(name):
         assert recipe.steps == 400
         assert recipe.init_from is None or recipe.init_from.recipe in done
         assert all(stage.validate_every == 10 for stage in recipe.stages)
-        assert recipe.validation_share > 0
+        assert bool(recipe.validation_share) != bool(recipe.validation_set)
         done.add(recipe.name)
     assert {recipe.name for recipe in COMPARISONS[name].recipes} <= done
 

@@ -334,6 +334,7 @@ def test_a_bad_stage_setting_is_named(change, message):
         ({"stages": ()}, "no stages"),
         ({"ema_decay": 1.0}, "ema_decay 1.0"),
         ({"validation_share": 1.0}, "validation_share 1.0"),
+        ({"validation_share": 0.1, "validation_set": "live1"}, "validates on live1: leave"),
     ],
 )
 def test_a_bad_recipe_setting_is_named(change, message):
@@ -345,7 +346,7 @@ def test_a_bad_recipe_setting_is_named(change, message):
     ("change", "message"),
     [
         ({"side": 72}, "side 72 exceeds the 64 of the store's patches"),
-        ({"validate_every": 10}, "validate_every 10 needs a validation_share"),
+        ({"validate_every": 10}, "validate_every 10 needs a validation_set or a"),
     ],
 )
 def test_a_stage_that_its_recipe_cannot_serve_is_refused(change, message):

@@ -18,6 +18,7 @@ EASY_QF, HARD_QF = 20, 10
 CAFFE_LR_SCALE = 20 * 20 / 2  # Caffe's loss is the sum over 20x20 pixels / 2, ours is the mean
 
 PATCHES = PatchSpec(side=32, stride=10, qfs=QFS, degradation="patch")
+VALIDATION_SET = "bsds500:val"
 RESCALED_PATCHES = PatchSpec(side=32, stride=8, qfs=(10,), degradation="rescaled")
 
 CONVERGENCE: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -89,6 +90,7 @@ def paper_recipe(qf: int) -> Recipe:
         patches=PATCHES,
         qfs=(qf,),
         stages=(paper_stage(),),
+        validation_set=VALIDATION_SET,
         source=(
             "Dong et al. 2015, section 4.1. Chosen here: momentum and steps, which the paper "
             "leaves open, and the padding that gives 20x20"

@@ -66,6 +66,7 @@ def paper_recipe(qf: int) -> Recipe:
         patches=PATCHES,
         qfs=(qf,),
         stages=(stage,),
+        validation_set="classic5",
         source=(
             "Lee et al. 2021, section 4: 533,200 steps are its 50 epochs of 1,364,992 patches of "
             "DIV2K, whatever the store. Chosen here: one network a quality factor, patches that "
