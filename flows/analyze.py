@@ -13,7 +13,7 @@ from flows.score_tables import Row, label_of
 from flows.settings import settings
 from flows.side_by_side import Outcome
 from flows.study import run_study
-from flows.study_results import StudyResult
+from flows.study_results import StudyResult, raise_failures
 from flows.study_steps import default_sets
 from models import build_model
 from models.complexity import total_memory_mb
@@ -21,7 +21,11 @@ from pipeline import published
 from pipeline.charts import line_chart, save_png
 from pipeline.recipes.base import Recipe
 from pipeline.recipes.comparisons import get_comparison, on_a_budget
+from pipeline.scores import Comparison, MeanScore
+from pipeline.training_job import TrainingError
 from storage.tracked_run import TrackedRun
+
+COLUMNS = ("recipe", "parameters", "MB", "set", "qf", "psnr", "gain", "ssim", "psnr_b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +36,13 @@ class Analysis:
     source: str
     """Paper and figure or table."""
     rows: tuple[Row, ...]
-    """A row for every recipe, set and quality factor."""
+    """A row for every recipe, set and quality factor; one that says `failed` or `skipped` for a
+    recipe that could not be trained."""
     chart: str
-    """Path of the PNG with the PSNR of held-out patches against the steps."""
+    """Path of the PNG with the PSNR against the steps, on the validation set or on patches that
+    were held out."""
     notes: tuple[str, ...]
+    """What was not recorded, and why a recipe could not be trained."""
 
 
 @flow(name="analyze", flow_run_name="{comparison}")
@@ -50,7 +57,8 @@ def analyze(
 ) -> Analysis:
     """Train recipes that differ in one thing for equally many steps, and compare them.
 
-    The networks are recorded in MLflow and not registered.
+    The networks are recorded in MLflow and not registered. A recipe that diverges is a row that
+    says so; any other failure ends with StudyError when all else is done.
 
     Args:
         comparison: which recipes; `qfactory analyze list` shows them
@@ -77,8 +85,12 @@ def analyze(
     def summarise(run: TrackedRun, outcomes: Mapping[str, Outcome[TrainedModel]]) -> None:
         models = [o.value for name, o in outcomes.items() if o.value and name in compared]
         if models:
-            draw_convergence(models, chart, f"{chosen.title} ({chosen.source})")
+            on = {recipe.looks_at or "held-out patches" for recipe in ordered}
+            title = f"{chosen.title} ({chosen.source})"
+            draw_convergence(models, chart, title, f"PSNR on {', '.join(sorted(on))}, dB")
             run.log_file(chart, "charts")
+        if not models or not all(_is_a_finding(outcome) for outcome in outcomes.values()):
+            raise_failures(outcomes)
 
     result = run_study(
         ordered,
@@ -89,18 +101,24 @@ def analyze(
         summarise=summarise,
     )
     rows = comparison_rows([recipe for recipe in ordered if recipe.name in compared], result)
+    failures = [f"{o.recipe} {o.state}: {o.reason}" for o in result.outcomes if o.reason]
     create_table_artifact(list(rows), key="analysis", description=f"{chosen.title}, {steps} steps")
     return Analysis(
         title=chosen.title,
         source=chosen.source,
         rows=rows,
         chart=str(chart),
-        notes=result.notes,
+        notes=(*result.notes, *failures),
     )
 
 
-def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str) -> None:
-    """Draw the PSNR of held-out patches against the steps, a line for each network."""
+def _is_a_finding(outcome: Outcome[TrainedModel]) -> bool:
+    """Tell whether an outcome says something of the recipe: trained, or diverged."""
+    return outcome.error is None or isinstance(outcome.error, TrainingError)
+
+
+def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str, psnr: str) -> None:
+    """Draw the validation PSNR against the steps, a line for each network; `psnr` names it."""
     curves = {
         model.recipe: [
             (record.step, record.validation_psnr)
@@ -109,50 +127,51 @@ def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str) -> 
         ]
         for model in models
     }
-    chart = line_chart(
-        curves, title=title, x_label="optimiser steps", y_label="PSNR of held-out patches, dB"
-    )
+    chart = line_chart(curves, title=title, x_label="optimiser steps", y_label=psnr)
     save_png(chart, path)
 
 
 def comparison_rows(recipes: Sequence[Recipe], result: StudyResult) -> tuple[Row, ...]:
     """Return what every compared network costs (see models.complexity) and reaches.
 
-    What papers print of the same networks comes last, its SSIM only where it is the uniform one.
+    A recipe that was not trained has `failed` or `skipped` for its PSNR. What papers print of the
+    same networks comes last, its SSIM only where it is the uniform one.
     """
     models = {model.recipe: model for model in result.models}
+    states = {outcome.recipe: outcome.state for outcome in result.outcomes}
     rows: list[Row] = []
     printed: dict[tuple[str, str, int], Row] = {}
     for recipe in recipes:
-        network = build_model(recipe.architecture, recipe.options)
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        memory = round(total_memory_mb(network), 2)
+        costs = _costs(recipe)
+        if recipe.name not in models:
+            rows.append(_row({**costs, "psnr": states[recipe.name]}))
+            continue
         for scored in models[recipe.name].scores.values():
             for mean in scored.restored.rows:
-                rows.append(
-                    {
-                        "recipe": recipe.name,
-                        "parameters": parameters,
-                        "MB": memory,
-                        "set": mean.label,
-                        "qf": mean.qf,
-                        "psnr": round(mean.metrics["psnr"], 2),
-                        "gain": round(scored.gain(mean.qf), 3),
-                        "ssim": round(mean.metrics["ssim"], 4),
-                        "psnr_b": round(mean.metrics["psnr_b"], 2),
-                    }
-                )
+                where: Row = {"set": mean.label, "qf": mean.qf}
+                rows.append(_row({**costs, **where, **_reached(scored, mean)}))
                 for row, _ in published.beside(recipe.architecture, mean):
-                    values = {"ssim": "", "psnr_b": "", **row.metrics}
-                    printed[row.label, mean.label, mean.qf] = {
-                        "recipe": f"published: {row.label}",
-                        "parameters": "",
-                        "MB": "",
-                        "set": mean.label,
-                        "qf": mean.qf,
-                        "psnr": row.psnr,
-                        "gain": "",
-                        "ssim": values["ssim"],
-                        "psnr_b": values["psnr_b"],
-                    }
+                    values = {"recipe": f"published: {row.label}", **where, **row.metrics}
+                    printed[row.label, mean.label, mean.qf] = _row(values)
     return (*rows, *printed.values())
+
+
+def _costs(recipe: Recipe) -> Row:
+    network = build_model(recipe.architecture, recipe.options)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    memory = round(total_memory_mb(network), 2)
+    return {"recipe": recipe.name, "parameters": parameters, "MB": memory}
+
+
+def _reached(scored: Comparison, mean: MeanScore) -> Row:
+    return {
+        "psnr": round(mean.metrics["psnr"], 2),
+        "gain": round(scored.gain(mean.qf), 3),
+        "ssim": round(mean.metrics["ssim"], 4),
+        "psnr_b": round(mean.metrics["psnr_b"], 2),
+    }
+
+
+def _row(values: Mapping[str, str | float]) -> Row:
+    """Return a row of the table; what is not known is empty."""
+    return {name: values.get(name, "") for name in COLUMNS}

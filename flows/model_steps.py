@@ -1,7 +1,7 @@
 """Prefect tasks that train and score one network, and the order they come in."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from threading import Event
@@ -81,6 +81,8 @@ class TrainingPlan:
     """Forget earlier checkpoints of the same training."""
     stop_after_s: float | None = None
     """Seconds after which training stops with a checkpoint, finished or not."""
+    validation: Mapping[str, StoreVersion] = field(default_factory=dict)
+    """Recipe's name -> the patches of the validation set that it looks at."""
     register: bool = True
     """Whether the networks go into the registry."""
     stop: Event = field(default_factory=Event)
@@ -164,10 +166,13 @@ def train_network(
     checkpoints = files.join(settings().checkpoints_root, name)
     if plan.fresh:
         files.delete(checkpoints)
+    validation = plan.validation.get(recipe.name)
     job = TrainingJob(
         recipe=recipe,
         store=version.uri,
         version=version.number,
+        validation_store=validation and validation.uri,
+        validation_version=validation and validation.number,
         checkpoints=checkpoints,
         initial_weights=initial_weights,
         stop_after_s=plan.stop_after_s,

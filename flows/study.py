@@ -1,6 +1,7 @@
 """The study flow: from images to registered networks, with a table at the end."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from prefect import flow
 
@@ -24,6 +25,7 @@ from flows.side_by_side import Outcome
 from flows.study_report import report_study
 from flows.study_results import StudyError, StudyResult, raise_failures, study_result
 from flows.study_steps import build_versions, default_sets, hashes_of, train_all
+from flows.validation_sets import build_validation, find_validation_sets, keep_apart
 from pipeline.recipes import Recipe
 from pipeline.train_job import cluster_room
 from storage.tracked_run import TrackedRun
@@ -98,21 +100,22 @@ def run_study(
     """Train the recipes, each after what it starts from, in one MLflow experiment.
 
     `params` are recorded in its parent run. When all recipes are done, `summarise` adds to that
-    run what takes the place of the report. Raises StudyError, with the result, when a recipe
-    failed.
+    run what takes the place of the report, and decides what failures mean. Without it StudyError,
+    with the result, is raised when a recipe failed.
     """
     check_batches(ordered, plan.workers)
+    validated = find_validation_sets(ordered)
     evaluated = hashes_of(plan.evaluate_on)
     with ray_session():
         room = cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)
         scanned = scan_sources(dataset, allow_evaluation_images)
+        hashes = {image.name: image.sha256 for image in scanned}
         refuse_evaluation_images(
-            dataset,
-            {image.name: image.sha256 for image in scanned},
-            evaluated=evaluated,
-            allowed=allow_evaluation_images,
+            dataset, hashes, evaluated=evaluated, allowed=allow_evaluation_images
         )
+        keep_apart(validated, hashes)
         versions = build_versions(ordered, dataset, scanned, store)
+        plan = replace(plan, validation=build_validation(ordered, validated))
         tracker = open_tracker()
         outcomes: dict[str, Outcome[TrainedModel]] = {}
         written = WrittenReport()
@@ -122,9 +125,10 @@ def run_study(
                 outcomes = train_all(ordered, versions, parent, plan, at_once=room.trainings)
                 if summarise is not None:
                     summarise(parent, outcomes)
-                elif any(outcome.value for outcome in outcomes.values()) and not plan.stop.is_set():
-                    written = report_study(parent, name, ordered, versions, outcomes)
-                raise_failures(outcomes)
+                else:
+                    if any(o.value for o in outcomes.values()) and not plan.stop.is_set():
+                        written = report_study(parent, name, ordered, versions, outcomes)
+                    raise_failures(outcomes)
         except StudyError as error:
             error.result = study_result(name, outcomes, tracker.unrecorded, written)
             raise

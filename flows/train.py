@@ -1,7 +1,7 @@
 """The train flow: one recipe on a store that is there, evaluated and registered."""
 
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import flow
 
@@ -31,6 +31,7 @@ from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.study_results import notes_of
 from flows.study_steps import default_sets, hashes_of
+from flows.validation_sets import build_validation, find_validation_sets, keep_apart
 from pipeline.recipes import Recipe, get_recipe
 from pipeline.training import parse_seconds
 from pipeline.training_start import fitting_version
@@ -112,12 +113,15 @@ def train(
         fresh=fresh,
         stop_after_s=parse_seconds(stop_after) if stop_after is not None else None,
     )
+    validated = find_validation_sets([chosen])
+    hashes = source_hashes(version)
     refuse_evaluation_images(
         version.dataset,
-        source_hashes(version),
+        hashes,
         evaluated=hashes_of(plan.evaluate_on),
         allowed=allow_evaluation_images,
     )
+    keep_apart(validated, hashes)
     check_batches([chosen], plan.workers)
     start = initial_weights or registered_weights(chosen)
     if start is not None:
@@ -128,6 +132,7 @@ def train(
         tracker,
         tracker.study("train", run_name=recipe, tags={"git_commit": git_commit()}) as parent,
     ):
+        plan = replace(plan, validation=build_validation([chosen], validated))
         made = train_in(parent, chosen, version, plan, start)
     notes_of([made] if isinstance(made, TrainedModel) else [], tracker.unrecorded)
     return made

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from models.arcnn import ARCNN, DeepARCNN
+from models.arcnn import ARCNN, DeepARCNN, DeepARCNN1x1
 from models.cascnn import CASCNN
 from models.dcrn import DCRN
 from models.ddcn import DDCN
@@ -28,6 +28,7 @@ ARCHITECTURES: Mapping[str, type[nn.Module]] = MappingProxyType(
     {
         "arcnn": ARCNN,
         "arcnn-deep": DeepARCNN,
+        "arcnn-deep-1x1": DeepARCNN1x1,
         "cascnn": CASCNN,
         "dcrn": DCRN,
         "ddcn": DDCN,

@@ -88,11 +88,11 @@ def _double(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _initialise(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Draw weights from the paper's (-1/sqrt(n), 1/sqrt(n)), uniformly.
+    """Draw weights and biases from the paper's (-1/sqrt(n), 1/sqrt(n)), uniformly.
 
-    Chosen here: n is the number of input channels, and biases start at zero.
+    n is the number of input channels.
     """
     bound = conv.in_channels**-0.5
     nn.init.uniform_(conv.weight, -bound, bound)
     assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
+    nn.init.uniform_(conv.bias, -bound, bound)

@@ -1,6 +1,6 @@
 """SRCNN: Dong et al., "Learning a Deep Convolutional Network for Image Super-Resolution" (2014).
 
-Trained on JPEG images it is what AR-CNN's paper (2015, sections 3.1 and 5.2) starts from and
+Trained on JPEG images it is what AR-CNN's paper (2015, sections 3.1 and 4.1.2) starts from and
 compares with. Shapes: N images, H x W pixels. Layers 9x9x64, 1x1x32, 5x5x1; the deeper one
 9x9x64, 1x1x32, 1x1x16, 5x5x1.
 """

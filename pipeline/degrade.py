@@ -1,6 +1,6 @@
 """What happens to a photo before its JPEG: nothing, or the rescaling of a photo service.
 
-AR-CNN (Dong et al. 2015, section 4.3.3) restores photos that Twitter had made smaller, 3264x2448
+AR-CNN (Dong et al. 2015, section 4.2.3) restores photos that Twitter had made smaller, 3264x2448
 to 600x450, and compressed. The service's filters are not published. Chosen here:
 
 - the original that a network should give is the photo reduced by a good filter (Lanczos);

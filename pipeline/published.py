@@ -33,8 +33,8 @@ class PublishedRow:
     dataset: str
     """A dataset reference."""
     qf: int
-    psnr: float
-    """dB."""
+    psnr: float | None
+    """dB; None where another row has it."""
     ssim: float | None
     """None where the paper prints none."""
     psnr_b: float | None
@@ -153,7 +153,7 @@ def _row_of(fields: Mapping[str, str]) -> PublishedRow:
         architecture=fields["architecture"],
         dataset=fields["dataset"],
         qf=int(fields["qf"]),
-        psnr=float(fields["psnr"]),
+        psnr=_number(fields["psnr"]),
         ssim=_number(fields["ssim"]),
         psnr_b=_number(fields["psnr_b"]),
         ssim_family="uniform" if family == "uniform" else "gaussian",

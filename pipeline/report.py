@@ -55,7 +55,7 @@ class ReportedNetwork:
     loss: Curve = ()
     """Training loss."""
     validation_psnr: Curve = ()
-    """PSNR of held-out patches, dB."""
+    """PSNR on the validation set or on patches held out, dB."""
     scores: tuple[Comparison, ...] = ()
     """One for each evaluation set."""
 

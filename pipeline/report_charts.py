@@ -76,7 +76,7 @@ def _curves(report: Report) -> Iterator[ReportChart]:
     held_out = {n.name: n.validation_psnr for n in report.networks if n.validation_psnr}
     for curves, title, y_label in (
         (loss, "Training loss", "loss (as the recipe defines it)"),
-        (held_out, "PSNR of held-out patches", "PSNR of held-out patches, dB"),
+        (held_out, "PSNR in validation", "PSNR of validation patches, dB"),
     ):
         if curves:
             chart = line_chart(curves, title=title, x_label="optimiser steps", y_label=y_label)
@@ -211,7 +211,7 @@ def _printed(mean: MeanScore) -> dict[str, tuple[Cost, float]]:
     return {
         row.label: (_paper_cost(row.architecture), row.psnr)
         for row in comparable_rows(mean)
-        if row.architecture in ARCHITECTURES
+        if row.architecture in ARCHITECTURES and row.psnr is not None
     }
 
 

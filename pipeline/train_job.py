@@ -68,6 +68,7 @@ def run_training(
         job,
         store=_absolute(job.store),
         version=open_store(job.store, job.version).number,
+        validation_store=job.validation_store and _absolute(job.validation_store),
         checkpoints=_absolute(job.checkpoints),
         initial_weights=job.initial_weights and _absolute(job.initial_weights),
         threads=threads,

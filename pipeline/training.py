@@ -20,8 +20,11 @@ from pipeline.recipes import get_recipe
 from pipeline.training_job import ALONE, Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training_loop import Training
 from pipeline.training_start import fitting_version
+from pipeline.validation import refuse_shared_images, validation_version
 from storage.checkpoints import CheckpointError
+from storage.patch_store import open_store
 from storage.schema import StoreError
+from storage.shard_writer import source_hashes
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -63,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("recipe")
     parser.add_argument("--store", required=True, help="URI of the patch store")
     parser.add_argument("--version", type=int, help="store version; the current one if not given")
+    parser.add_argument("--validation-store", help="URI of the patches of its validation set")
     parser.add_argument("--out", required=True, help="folder of the checkpoints and the weights")
     parser.add_argument("--steps", type=int, help="shorten or lengthen the recipe to this")
     parser.add_argument("--for", dest="duration", type=_duration, help="stop after, such as 9m")
@@ -78,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             recipe=recipe if options.steps is None else recipe.with_steps(options.steps),
             store=options.store,
             version=options.version,
+            validation_store=options.validation_store,
             checkpoints=options.out,
             checkpoint_every_s=options.checkpoint_every,
             initial_weights=options.initial_weights,
@@ -85,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             threads=options.threads,
             precision=options.precision,
         )
+        if job.validation_store is not None:
+            _check_validation(job)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         result = train(job, world=replace(ALONE, device=device), on_record=_log)
     except (ValueError, StoreError, CheckpointError, TrainingError) as error:
@@ -93,6 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logger.info("%d steps in %s on %s", part.steps, part.precision, part.processor)
     state = "finished" if result.finished else "stopped, run again to go on,"
     logger.info("%s after %d steps: %s", state, result.steps, result.weights)
+
+
+def _check_validation(job: TrainingJob) -> None:
+    """Refuse a validation set that does not fit the recipe, or whose images are trained on."""
+    validation, store = validation_version(job), open_store(job.store, job.version)
+    refuse_shared_images(validation.dataset, source_hashes(validation), source_hashes(store))
 
 
 def _duration(text: str) -> float:

@@ -7,6 +7,7 @@ import torch
 from pipeline.precision import Precision, PrecisionChoice
 from pipeline.recipes.base import Recipe
 from pipeline.weights import WEIGHTS
+from storage.patch_store import build_command
 
 
 class TrainingError(Exception):
@@ -26,6 +27,10 @@ class TrainingJob:
     """URI of a folder of this job's own: it resumes from there, and its weights end up there."""
     checkpoint_every_s: float = 60.0
     """Seconds between checkpoints; the end of a stage and of the training always have one."""
+    validation_store: str | None = None
+    """URI of the patch store of the validation set that the recipe looks at."""
+    validation_version: int | None = None
+    """Its version; None takes the current one."""
     initial_weights: str | None = None
     """URI of the weights that `recipe.init_from` takes its first layers from."""
     stop_after_s: float | None = None
@@ -46,6 +51,16 @@ class TrainingJob:
             )
         if start is None and self.initial_weights is not None:
             raise ValueError(f"recipe {recipe} starts from scratch: give it no initial weights")
+        looks_at = self.recipe.looks_at
+        if looks_at is None and self.validation_store is not None:
+            raise ValueError(f"recipe {recipe} looks at no validation set: give it no store of one")
+        if looks_at is not None and self.validation_store is None:
+            uri = f"{self.store}-validation"
+            command = build_command(uri, self.recipe.validation_patches, looks_at)
+            raise ValueError(
+                f"recipe {recipe} validates on {looks_at}: give the patch store of these images as "
+                f"the validation store; {command} --allow-evaluation-images makes it"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +90,8 @@ class Record:
     seconds: float
     """Seconds of training up to here, those before an interruption included."""
     validation_psnr: float | None = None
-    """PSNR on the patches held out, dB, at the last look since the record before; see
-    `pipeline.validation`."""
+    """PSNR on the validation set or on the patches held out, dB, at the last look since the record
+    before; see `pipeline.validation`."""
 
 
 @dataclass(frozen=True, kw_only=True)

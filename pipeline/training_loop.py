@@ -151,7 +151,7 @@ class Training:
             pin_memory=self.cuda,
         )
         validation = (
-            Validation(self.store, self.recipe, stage, self.world) if stage.validate_every else None
+            Validation(self.job, self.store, stage, self.world) if stage.validate_every else None
         )
         losses: list[Tensor] = []
         rows: list[np.ndarray] = []

@@ -46,8 +46,8 @@ ANSWERS = [
     (("datasets", "verify", "sample"), "11 files as pinned"),
     (("recipes", "list"), "arcnn-qf20"),
     (("recipes", "list", "arcnn-qf1*"), "arcnn-qf10"),
-    (("recipes", "graph"), "arcnn-qf10 takes the first layer"),
-    (("recipes", "show", "arcnn-qf10"), "source"),
+    (("recipes", "graph"), "arcnn-qf10-from-qf20 takes the first layer"),
+    (("recipes", "show", "arcnn-qf10-from-qf20"), "source"),
 ]
 SEVERAL = """
 import io, json, sys
@@ -147,7 +147,7 @@ def test_a_question_is_answered_on_stdout(answers, command, told):
 
 
 def test_a_recipe_is_shown_as_json_and_a_glob_lists_some(answers):
-    shown = json.loads(answers["recipes", "show", "arcnn-qf10"].out)
+    shown = json.loads(answers["recipes", "show", "arcnn-qf10-from-qf20"].out)
     assert shown["init_from"] == {"recipe": "arcnn-qf20", "layers": 1}
     assert "arcnn-qf40" not in answers["recipes", "list", "arcnn-qf1*"].out
 

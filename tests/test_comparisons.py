@@ -18,7 +18,11 @@ def test_compared_recipes_differ_in_one_thing(name):
     first, *others = COMPARISONS[name].recipes
     assert others
     for other in others:
-        assert len(differing(first, other)) == 1, (first.name, other.name)
+        found = differing(first, other)
+        if name.startswith("arcnn-fig6"):  # depth: how five layers begin is part of it
+            assert "architecture" in found <= {"architecture", "options", "init_from"}
+        else:
+            assert len(found) == 1, (first.name, other.name)
 
 
 @pytest.mark.parametrize("name", sorted(COMPARISONS))
@@ -29,7 +33,7 @@ def test_on_a_budget_all_train_equally_long_after_what_they_start_from(name):
         assert recipe.steps == 400
         assert recipe.init_from is None or recipe.init_from.recipe in done
         assert all(stage.validate_every == 10 for stage in recipe.stages)
-        assert recipe.validation_share > 0
+        assert bool(recipe.validation_share) != bool(recipe.validation_set)
         done.add(recipe.name)
     assert {recipe.name for recipe in COMPARISONS[name].recipes} <= done
 

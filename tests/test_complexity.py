@@ -34,7 +34,14 @@ def test_the_networks_dcrn_is_compared_with_have_their_published_memory(name, pu
 @pytest.mark.parametrize(
     ("name", "side"),
     [
-        *(("arcnn", 19), ("arcnn-deep", 21), ("srcnn", 13), ("srcnn-deep", 13), ("dncnn", 41)),
+        *(
+            ("arcnn", 19),
+            ("arcnn-deep", 21),
+            ("arcnn-deep-1x1", 19),
+            ("srcnn", 13),
+            ("srcnn-deep", 13),
+            ("dncnn", 41),
+        ),
         *(("dcrn", 47), ("tnrd", 61)),
     ],
 )

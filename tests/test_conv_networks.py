@@ -8,7 +8,7 @@ import torch
 from skimage import data
 from torch import Tensor, nn
 
-from models.arcnn import ARCNN, DeepARCNN
+from models.arcnn import ARCNN, DeepARCNN, DeepARCNN1x1
 from models.cascnn import CASCNN
 from models.dcrn import DCRN
 from models.dncnn import DnCNN
@@ -20,6 +20,7 @@ from pipeline.jpeg import compress
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "arcnn": lambda: ARCNN(init="he"),
     "arcnn-deep": lambda: DeepARCNN(init="he"),
+    "arcnn-deep-1x1": lambda: DeepARCNN1x1(init="he"),
     "srcnn": lambda: SRCNN(init="he"),
     "srcnn-deep": lambda: DeepSRCNN(init="he"),
     "l4": L4,
@@ -29,7 +30,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "dcrn": DCRN,
     "cascnn": CASCNN,
 }
-SHRINKING = [ARCNN, DeepARCNN, SRCNN, DeepSRCNN]
+SHRINKING = [ARCNN, DeepARCNN, DeepARCNN1x1, SRCNN, DeepSRCNN]
 
 
 def count(network: nn.Module) -> int:
@@ -59,6 +60,7 @@ def textured_pairs() -> tuple[Tensor, Tensor]:
     [
         ("arcnn", 106_561, 106_448),
         ("arcnn-deep", 110_929, 110_800),
+        ("arcnn-deep-1x1", 106_833, 106_704),
         ("srcnn", 8_129, 8_032),
         ("srcnn-deep", 8_257, 8_144),
         ("l4", 72_097, 71_920),
@@ -118,8 +120,9 @@ def test_what_is_trained_on_the_centre_is_what_restores_it(network):
     torch.testing.assert_close(centre[..., 7:-7, 7:-7], whole[..., 13:-13, 13:-13])
 
 
-def test_the_deeper_arcnn_shares_the_first_two_layers_of_arcnn():
-    shallow, deep = ARCNN().state_dict(), DeepARCNN().state_dict()
+@pytest.mark.parametrize("network", [DeepARCNN, DeepARCNN1x1])
+def test_the_deeper_arcnns_share_the_first_two_layers_of_arcnn(network):
+    shallow, deep = ARCNN().state_dict(), network().state_dict()
     for key in ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"):
         assert shallow[key].shape == deep[key].shape
 

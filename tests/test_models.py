@@ -16,6 +16,7 @@ from tests.small_networks import SMALL, awake, table_of
 PARAMETERS = {
     "arcnn": 106_561,
     "arcnn-deep": 110_929,
+    "arcnn-deep-1x1": 106_833,
     "cascnn": 5_147_054,
     "dcrn": 479_996,
     "ddcn": 1_144_796,
@@ -171,6 +172,19 @@ def test_arcnn_starts_from_the_papers_gaussian():
     weights = build_model("arcnn").get_submodule("conv2").state_dict()
     assert weights["weight"].std().item() == pytest.approx(0.001, rel=0.02)
     assert not weights["bias"].any()
+
+
+def test_cascnn_draws_weights_and_biases_between_the_roots_of_its_input_channels():
+    torch.manual_seed(0)
+    for layer in build_model("cascnn").modules():
+        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            continue
+        bound = layer.in_channels**-0.5
+        for drawn in layer.parameters():
+            assert drawn.abs().max().item() <= bound
+            if drawn.numel() > 100:
+                assert drawn.std().item() == pytest.approx(bound / 3**0.5, rel=0.2)
+                assert drawn.mean().item() == pytest.approx(0, abs=bound / 4)
 
 
 def wide_convolutions(name):

@@ -46,12 +46,13 @@ def test_every_recipe_comes_once_and_after_the_one_it_starts_from():
 
 
 def test_what_a_transfer_needs_is_added():
-    assert [r.name for r in ordered_recipes(["arcnn-qf10"])] == ["arcnn-qf20", "arcnn-qf10"]
-    assert "arcnn-qf10" in [r.name for r in children_of("arcnn-qf20", RECIPES.values())]
+    hard = "arcnn-qf10-from-qf20"
+    assert [r.name for r in ordered_recipes([hard])] == ["arcnn-qf20", hard]
+    assert hard in [r.name for r in children_of("arcnn-qf20", RECIPES.values())]
 
 
 def test_steps_replace_those_of_every_recipe():
-    assert {recipe.steps for recipe in ordered_recipes(["arcnn-qf10"], 7)} == {7}
+    assert {recipe.steps for recipe in ordered_recipes(["arcnn-qf10-from-qf20"], 7)} == {7}
 
 
 def test_a_piece_gets_what_its_need_returned():

@@ -100,7 +100,10 @@ def test_the_blind_networks_share_one_store(network):
 
 
 def test_one_store_serves_every_standard_arcnn_and_srcnn_and_another_every_quickres():
-    for families in (("arcnn", "arcnn-deep", "srcnn", "srcnn-deep"), ("quickres",)):
+    for families in (
+        ("arcnn", "arcnn-deep", "arcnn-deep-1x1", "srcnn", "srcnn-deep"),
+        ("quickres",),
+    ):
         specs = {
             recipe.patches.fingerprint
             for recipe in RECIPES.values()
@@ -139,15 +142,34 @@ def test_arcnn_has_the_papers_settings(qf):
     assert stage.schedule == "constant"
     assert stage.lr == pytest.approx(0.02)
     assert stage.lr * stage.last_layer_lr_scale == pytest.approx(0.002)
-    if qf == 20:
-        assert recipe.init_from is None
-    else:
-        assert recipe.init_from is not None
-        assert dataclasses.astuple(recipe.init_from) == ("arcnn-qf20", 1)
+    assert recipe.init_from is None, "the networks of tables 1 and 2 start from random weights"
 
 
-@pytest.mark.parametrize("figure", sorted(CONVERGENCE))
-def test_what_a_convergence_figure_compares_differs_in_the_transfer_alone(figure):
+def test_what_starts_from_another_arcnn_says_so_in_its_name_and_nothing_else_does():
+    for name in (name for name in RECIPES if name.startswith("arcnn-")):
+        assert (RECIPES[name].init_from is not None) == ("-from-" in name)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(RECIPES) if "arcnn" in name])
+def test_no_arcnn_starts_from_a_lower_quality(name):
+    recipe, start = RECIPES[name], easier(RECIPES[name])
+    assert start is None or start.qfs >= recipe.qfs
+
+
+@pytest.mark.parametrize("figure", [name for name in CONVERGENCE if name.startswith("fig6")])
+def test_the_deeper_network_is_compared_with_its_base_and_with_hes_rule(figure):
+    base, transferred, he = (get_recipe(name) for name in CONVERGENCE[figure])
+    assert transferred.init_from == Transfer(recipe=base.name, layers=2)
+    assert base.init_from is he.init_from is None
+    assert base.architecture == "arcnn" != he.architecture == transferred.architecture
+    assert transferred.options["init"] == base.options["init"]
+    assert he.options["init"] == "he"
+    assert base.patches == transferred.patches == he.patches
+    assert base.stages == transferred.stages == he.stages
+
+
+@pytest.mark.parametrize("figure", [name for name in CONVERGENCE if not name.startswith("fig6")])
+def test_what_the_other_convergence_figures_compare_differs_in_the_transfer_alone(figure):
     scratch, *transferred = (get_recipe(name) for name in CONVERGENCE[figure])
     assert scratch.init_from is None
     assert transferred
@@ -160,9 +182,11 @@ def test_what_a_convergence_figure_compares_differs_in_the_transfer_alone(figure
 @pytest.mark.parametrize(
     ("name", "source", "layers"),
     [
-        ("arcnn-deep-qf10", "arcnn-qf10-scratch", 2),
-        ("arcnn-qf10-two-layers", "arcnn-qf20", 2),
-        ("arcnn-rescaled-qf10", "arcnn-qf10-scratch", 1),
+        ("arcnn-deep-qf10-from-shallow", "arcnn-qf10", 2),
+        ("arcnn-deep-1x1-qf10-from-shallow", "arcnn-qf10", 2),
+        ("arcnn-qf10-from-qf20", "arcnn-qf20", 1),
+        ("arcnn-qf10-from-qf20-two-layers", "arcnn-qf20", 2),
+        ("arcnn-rescaled-qf10-from-qf10", "arcnn-qf10", 1),
         ("arcnn-rescaled-qf10-from-qf20", "arcnn-qf20", 1),
         ("cascnn-qf80", "cascnn-qf20", None),
     ],
@@ -209,9 +233,24 @@ def test_dcrn_has_the_papers_settings(qf):
     (stage,) = recipe.stages
     assert (recipe.patches.side, recipe.patches.stride) == (40, 40)
     assert (stage.loss, stage.optimizer, stage.batch) == ("l1", "adam", 128)
-    assert stage.steps * stage.batch // (800 * 1706) == 50
+    assert stage.steps * stage.batch == 50 * 1_364_992
+    assert recipe.init_from is None
     assert stage.lr == pytest.approx(1e-3)
     assert stage.lr * stage.final_lr_scale == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [
+        ("dmcnn-qf20", ["112 and 168", "clipped"]),
+        ("dcrn-qf10", ["one network a quality factor", "do not overlap"]),
+    ],
+)
+def test_what_a_paper_leaves_open_is_called_chosen(name, chosen):
+    read, ours = get_recipe(name).source.split("Chosen here: ")
+    for words in chosen:
+        assert words in ours
+        assert words not in read
 
 
 @pytest.mark.parametrize("study", [*ABLATIONS, "loss"])
@@ -295,6 +334,7 @@ def test_a_bad_stage_setting_is_named(change, message):
         ({"stages": ()}, "no stages"),
         ({"ema_decay": 1.0}, "ema_decay 1.0"),
         ({"validation_share": 1.0}, "validation_share 1.0"),
+        ({"validation_share": 0.1, "validation_set": "live1"}, "validates on live1: leave"),
     ],
 )
 def test_a_bad_recipe_setting_is_named(change, message):
@@ -306,7 +346,7 @@ def test_a_bad_recipe_setting_is_named(change, message):
     ("change", "message"),
     [
         ({"side": 72}, "side 72 exceeds the 64 of the store's patches"),
-        ({"validate_every": 10}, "validate_every 10 needs a validation_share"),
+        ({"validate_every": 10}, "validate_every 10 needs a validation_set or a"),
     ],
 )
 def test_a_stage_that_its_recipe_cannot_serve_is_refused(change, message):

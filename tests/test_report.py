@@ -121,11 +121,13 @@ def test_ssim_families_are_columns_of_their_own():
 def test_published_rows_stand_beside_ours_with_the_difference_of_the_better_network():
     report = whole_report()
     rows = [row for row in table_rows(report) if (row.qf, row.kind) == (10, "published")]
-    (printed,) = published_rows("arcnn", "classic5", 10)
-    (row,) = [row for row in rows if row.network == printed.network]
+    (printed,) = [row for row in published_rows("arcnn", "classic5", 10) if row.psnr is not None]
+    (row,) = [
+        row for row in rows if (row.network, "psnr" in row.metrics) == (printed.network, True)
+    ]
     ours = max(n.scores[0].restored.row(10).metrics["psnr"] for n in report.networks)
     assert row.metrics["psnr"] == printed.psnr
-    assert row.beyond["psnr"] == pytest.approx(ours - printed.psnr)
+    assert row.beyond["psnr"] == pytest.approx(ours - printed.metrics["psnr"])
     assert printed.paper in row.source
 
 

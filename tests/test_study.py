@@ -33,7 +33,8 @@ from tests.flow_workspace import flow_workspace
 
 pytestmark = pytest.mark.slow
 
-HARD, EASY, ALONE = "arcnn-qf10", "arcnn-qf20", "quickres-qf10"
+HARD, EASY, ALONE = "arcnn-qf10-from-qf20", "arcnn-qf20", "quickres-qf10"
+MODELS = {HARD: "qfactory-arcnn-qf10", EASY: "qfactory-arcnn-qf20", ALONE: "qfactory-quickres-qf10"}
 STEPS = 4
 STUDY = {"recipes": [HARD, "quickres-qf1*"], "steps": STEPS, "threads": 1, "name": "first"}
 
@@ -76,8 +77,8 @@ def run_states(experiment):
 
 def test_a_study_trains_what_is_asked_for_and_what_that_starts_from(first):
     assert states(first) == {EASY: "trained", HARD: "trained", ALONE: "trained"}
-    assert {model.model for model in first.models} == {
-        f"models:/qfactory-{name}/1" for name in (EASY, HARD, ALONE)
+    assert {model.recipe: model.model for model in first.models} == {
+        recipe: f"models:/{model}/1" for recipe, model in MODELS.items()
     }
     infos = {run.info.run_name: run.info for run in runs_of("first")}
     started = {name: int(info.start_time or 0) for name, info in infos.items()}
@@ -141,16 +142,16 @@ def test_training_on_what_is_evaluated_is_refused(workspace, datasets_root):
 
 
 def test_the_graph_shows_the_models_that_are_registered(first, capsys):
-    cli_recipes.graph("arcnn-qf[14]0")
+    cli_recipes.graph("arcnn-qf10-from-*")
     easy, hard, other = capsys.readouterr().out.splitlines()
-    assert easy == f"{EASY} models:/qfactory-{EASY}/1"
-    assert f"{HARD} takes the first layer models:/qfactory-{HARD}/1" in hard
-    assert other.endswith("arcnn-qf40 takes the first layer")
+    assert easy == f"{EASY} models:/{MODELS[EASY]}/1"
+    assert f"{HARD} takes the first layer models:/{MODELS[HARD]}/1" in hard
+    assert other.endswith(f"{HARD}-two-layers takes the first 2 layers")
 
 
 def test_the_same_study_again_only_evaluates(first):
     client = open_client(settings().mlflow_uri)
-    client.set_model_version_tag(f"qfactory-{ALONE}", "1", "git_commit", "made-long-ago")
+    client.set_model_version_tag(MODELS[ALONE], "1", "git_commit", "made-long-ago")
     again = run_study(name="again")
     runs = RecordedRuns(settings().mlflow_uri)
     made = {n.name: n.made for n in from_files(partial(runs.read, runs.find("again"))).networks}
@@ -159,7 +160,7 @@ def test_the_same_study_again_only_evaluates(first):
     assert "pillow" in made[ALONE]["packages of the patches"].lower()
     assert set(states(again).values()) == {"reused"}
     assert again.rows == first.rows
-    assert versions(f"qfactory-{HARD}") == [1]
+    assert versions(MODELS[HARD]) == [1]
     assert set(run_states("again").values()) == {"FINISHED"}
 
 
@@ -185,8 +186,9 @@ def test_a_failure_stops_only_what_depends_on_it_and_is_told_at_the_end(first):
         shard.write_bytes(content)
     told = str(caught.value)
     assert "1 of 3 recipes failed: arcnn-qf20 failed (" in told
-    assert "arcnn-qf10 was skipped (it starts from arcnn-qf20, which failed)" in told
-    assert "qfactory study --dataset sample --recipes arcnn-qf10 'quickres-qf1*' --steps 5" in told
+    assert "arcnn-qf10-from-qf20 was skipped (it starts from arcnn-qf20, which failed)" in told
+    goes_on = f"qfactory study --dataset sample --recipes {HARD} 'quickres-qf1*' --steps 5"
+    assert goes_on in told
     assert caught.value.result is not None
     assert states(caught.value.result) == {EASY: "failed", HARD: "skipped", ALONE: "trained"}
     assert run_states("failing") == {"failing": "FAILED", EASY: "FAILED", ALONE: "FINISHED"}
@@ -206,12 +208,12 @@ def test_two_slices_give_the_weights_of_one_uninterrupted_training(first, tmp_pa
     part = train(recipe=ALONE, steps=steps, threads=1, stop_after="0s")
     assert isinstance(part, TrainingSlice)
     assert str(part) == "quickres-qf10: 1 of 20 steps done; the same command goes on"
-    known = versions(f"qfactory-{ALONE}")
+    known = versions(MODELS[ALONE])
     (cut_short,) = trainings()
     assert cut_short.info.status == "KILLED"
     rest = train(recipe=ALONE, steps=steps, threads=1, stop_after="1h")
     assert not isinstance(rest, TrainingSlice)
-    assert len(versions(f"qfactory-{ALONE}")) == len(known) + 1
+    assert len(versions(MODELS[ALONE])) == len(known) + 1
     (run,) = trainings()
     assert (run.info.run_id, run.info.status) == (cut_short.info.run_id, "FINISHED")
     losses = open_client(settings().mlflow_uri).get_metric_history(run.info.run_id, "loss")

@@ -1,4 +1,8 @@
-"""Recipes for AR-CNN: the paper's own with its easy-hard transfers, and modern ones."""
+"""Recipes for AR-CNN: the paper's own, its easy-hard transfers, and modern ones.
+
+A plain name, `arcnn-qf10`, starts from random weights; what starts from another network ends in
+`-from-` and what that differs in: `-from-qf20`, `-from-shallow`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,50 +14,51 @@ from storage.schema import PatchSpec
 
 QFS = (10, 20, 30, 40)
 DEEP_QFS = (10, 20)
-EASY_QF = 20
+EASY_QF, HARD_QF = 20, 10
 CAFFE_LR_SCALE = 20 * 20 / 2  # Caffe's loss is the sum over 20x20 pixels / 2, ours is the mean
 
 PATCHES = PatchSpec(side=32, stride=10, qfs=QFS, degradation="patch")
+VALIDATION_SET = "bsds500:val"
 RESCALED_PATCHES = PatchSpec(side=32, stride=8, qfs=(10,), degradation="rescaled")
 
 CONVERGENCE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "fig6": ("arcnn-deep-qf10-scratch", "arcnn-deep-qf10"),
-        "fig7": ("arcnn-qf10-scratch", "arcnn-qf10", "arcnn-qf10-two-layers"),
+        "fig6": ("arcnn-qf10", "arcnn-deep-qf10-from-shallow", "arcnn-deep-qf10"),
+        "fig6-1x1": ("arcnn-qf10", "arcnn-deep-1x1-qf10-from-shallow", "arcnn-deep-1x1-qf10"),
+        "fig7": ("arcnn-qf10", "arcnn-qf10-from-qf20", "arcnn-qf10-from-qf20-two-layers"),
         "fig8": (
-            "arcnn-rescaled-qf10-scratch",
             "arcnn-rescaled-qf10",
+            "arcnn-rescaled-qf10-from-qf10",
             "arcnn-rescaled-qf10-from-qf20",
         ),
-        "fig6-fast": ("arcnn-deep-fast-qf10-scratch", "arcnn-deep-fast-qf10"),
-        "fig7-fast": ("arcnn-fast-qf10", "arcnn-fast-qf10-transfer"),
-        "fig8-fast": ("arcnn-rescaled-fast-qf10-scratch", "arcnn-rescaled-fast-qf10"),
+        "fig6-fast": (
+            "arcnn-fast-qf10",
+            "arcnn-deep-fast-qf10-from-shallow",
+            "arcnn-deep-fast-qf10",
+        ),
+        "fig7-fast": ("arcnn-fast-qf10", "arcnn-fast-qf10-from-qf20"),
+        "fig8-fast": ("arcnn-rescaled-fast-qf10", "arcnn-rescaled-fast-qf10-from-qf10"),
     }
 )
-"""The recipes whose convergence the paper's figures 6 to 8 compare, the one from scratch first."""
+"""The recipes whose convergence the paper's figures 6 to 8 compare, the paper's base first. Its
+9-7-1-1-5, of which it says that the trend is the same, is `fig6-1x1`."""
 
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
+    papers = {qf: paper_recipe(qf) for qf in QFS}
+    fast = {qf: _fast(qf) for qf in QFS}
     return (
-        *(paper_recipe(qf) for qf in QFS),
-        *(_fast(qf) for qf in QFS),
-        *_variants(
-            paper_recipe(10), transfers={"two-layers": Transfer(recipe="arcnn-qf20", layers=2)}
-        ),
-        replace(
-            _fast(10),
-            name="arcnn-fast-qf10-transfer",
-            init_from=Transfer(recipe="arcnn-fast-qf20", layers=1),
-        ),
-        *(recipe for qf in DEEP_QFS for recipe in _deep(paper_recipe(qf), "arcnn-deep")),
-        *(recipe for qf in DEEP_QFS for recipe in _deep(_fast(qf), "arcnn-deep-fast")),
-        *_rescaled(
-            paper_recipe(10),
-            "arcnn-rescaled",
-            {"from-qf20": Transfer(recipe="arcnn-qf20", layers=1)},
-        ),
-        *_rescaled(_fast(10), "arcnn-rescaled-fast", {}),
+        *papers.values(),
+        *fast.values(),
+        _to_lower_quality(papers[HARD_QF], layers=1),
+        _to_lower_quality(papers[HARD_QF], layers=2),
+        _to_lower_quality(fast[HARD_QF], layers=1),
+        *(recipe for qf in DEEP_QFS for recipe in _to_deeper(papers[qf], "arcnn-deep")),
+        *(recipe for qf in DEEP_QFS for recipe in _to_deeper(fast[qf], "arcnn-deep")),
+        *_to_deeper(papers[HARD_QF], "arcnn-deep-1x1"),
+        *_to_rescaled(papers[HARD_QF], sources=(papers[HARD_QF], papers[EASY_QF])),
+        *_to_rescaled(fast[HARD_QF], sources=(fast[HARD_QF],)),
         _blind(),
     )
 
@@ -73,10 +78,10 @@ def paper_stage() -> Stage:
 
 
 def paper_recipe(qf: int) -> Recipe:
-    """Return the recipe of Dong et al. (2015) for one quality factor.
+    """Return the recipe of Dong et al. (2015) for one quality factor, from random weights.
 
-    Gaussian initialisation, SGD, mean squared error of the 20x20 centre of 32x32 patches. QF 20 is
-    trained from scratch; the others start from its first layer (the paper's section 4.3).
+    Gaussian initialisation, SGD, mean squared error of the 20x20 centre of 32x32 patches: the
+    networks of the paper's tables 1 and 2, and the base of its transfers.
     """
     return Recipe(
         name=f"arcnn-qf{qf}",
@@ -85,10 +90,10 @@ def paper_recipe(qf: int) -> Recipe:
         patches=PATCHES,
         qfs=(qf,),
         stages=(paper_stage(),),
-        init_from=None if qf == EASY_QF else Transfer(recipe=f"arcnn-qf{EASY_QF}", layers=1),
+        validation_set=VALIDATION_SET,
         source=(
-            "Dong et al. 2015, sections 4.1 and 4.3. Chosen here: momentum and steps, which the "
-            "paper leaves open, and the padding that gives 20x20"
+            "Dong et al. 2015, section 4.1. Chosen here: momentum and steps, which the paper "
+            "leaves open, and the padding that gives 20x20"
         ),
     )
 
@@ -115,44 +120,61 @@ def _blind() -> Recipe:
     )
 
 
-def _deep(shallow: Recipe, network: str) -> tuple[Recipe, ...]:
-    """Return shallow to deeper (section 4.3.1): layers 1 and 2 of the four-layer network."""
+def _to_lower_quality(hard: Recipe, *, layers: int) -> Recipe:
+    """Return high to low quality (section 4.2.2): from the first layers of QF 20."""
+    return replace(
+        hard,
+        name=f"{hard.name}-from-qf{EASY_QF}{'-two-layers' if layers == 2 else ''}",
+        init_from=Transfer(recipe=hard.name.replace(hard.label, f"qf{EASY_QF}"), layers=layers),
+        source=f"{hard.source}. From quality factor {EASY_QF}: section 4.2.2",
+    )
+
+
+def _to_deeper(shallow: Recipe, architecture: str) -> tuple[Recipe, Recipe]:
+    """Return five layers from random weights by He et al.'s rule, then shallow to deeper.
+
+    The latter (section 4.2.1) takes layers 1 and 2 of the four-layer network.
+    """
     deep = replace(
         shallow,
-        name=f"{network}-{shallow.label}",
-        architecture="arcnn-deep",
-        init_from=Transfer(recipe=_base(shallow), layers=2),
-        source=f"{shallow.source}. Five layers, the first two from four: section 4.3.1",
+        name=shallow.name.replace("arcnn", architecture),
+        architecture=architecture,
+        source=f"{shallow.source}. Five layers: section 4.2.1",
     )
-    return (deep, *_variants(deep, transfers={}))
+    return (
+        replace(
+            deep,
+            options={**deep.options, "init": "he"},
+            source=f"{deep.source}, the baseline by He et al.'s rule",
+        ),
+        replace(
+            deep,
+            name=f"{deep.name}-from-shallow",
+            init_from=Transfer(recipe=shallow.name, layers=2),
+        ),
+    )
 
 
-def _rescaled(
-    standard: Recipe, network: str, transfers: Mapping[str, Transfer]
-) -> tuple[Recipe, ...]:
-    """Return standard to real use case (section 4.3.3): layer 1 of the standard network."""
+def _to_rescaled(standard: Recipe, sources: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
+    """Return the real use case from random weights, then standard to real (section 4.2.3).
+
+    The latter take layer 1 of the networks of `sources`.
+    """
     rescaled = replace(
         standard,
-        name=f"{network}-{standard.label}",
+        name=standard.name.replace("arcnn", "arcnn-rescaled"),
         patches=RESCALED_PATCHES,
-        init_from=Transfer(recipe=_base(standard), layers=1),
         source=(
-            f"{standard.source}. Photos rescaled before their JPEG: section 4.3.3. Chosen here: "
+            f"{standard.source}. Photos rescaled before their JPEG: section 4.2.3. Chosen here: "
             "quality factor 10, a stride of 8 that keeps to the JPEG grid, and the rescaling"
         ),
     )
-    return (rescaled, *_variants(rescaled, transfers))
-
-
-def _base(recipe: Recipe) -> str:
-    """Return the recipe of the same network that was trained from scratch: the paper's base."""
-    return recipe.name if recipe.init_from is None else f"{recipe.name}-scratch"
-
-
-def _variants(recipe: Recipe, transfers: Mapping[str, Transfer]) -> tuple[Recipe, ...]:
-    """Return the recipe without its transfer, then with others, to compare convergence."""
-    initial = {"scratch": None, **transfers}
-    return tuple(
-        replace(recipe, name=f"{recipe.name}-{name}", init_from=transfer)
-        for name, transfer in initial.items()
+    transfers = (
+        replace(
+            rescaled,
+            name=f"{rescaled.name}-from-{source.label}",
+            init_from=Transfer(recipe=source.name, layers=1),
+        )
+        for source in sources
     )
+    return (rescaled, *transfers)

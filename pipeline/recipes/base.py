@@ -47,7 +47,8 @@ class Stage:
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from zero."""
     validate_every: int = 0
-    """Steps between looks at the loss of the patches held out; 0 for none."""
+    """Steps between looks at the loss of the recipe's validation set, or of the patches held out;
+    0 for none."""
     plateau_factor: float = 1 / 3
     """The plateau schedule multiplies the learning rate by this ..."""
     plateau_patience: int = 3
@@ -126,6 +127,9 @@ class Recipe:
     decay; None gives the last step's."""
     validation_share: float = 0.0
     """Share of the store that is held out of training, for validation."""
+    validation_set: str | None = None
+    """Reference of the dataset to validate on in place of patches held out, such as
+    `bsds500:val`. It need not be there unless a stage looks at it."""
     source: str
     """The paper, section or decision that the settings come from."""
 
@@ -139,6 +143,11 @@ class Recipe:
         if not 0 <= self.validation_share < 1:
             raise ValueError(
                 f"recipe {self.name}: validation_share {self.validation_share}: choose 0 to 1"
+            )
+        if self.validation_share and self.validation_set:
+            raise ValueError(
+                f"recipe {self.name}: it validates on {self.validation_set}: leave "
+                f"validation_share {self.validation_share} away"
             )
         for stage in self.stages:
             self._check_stage(stage)
@@ -159,10 +168,10 @@ class Recipe:
                 f"{self.patches.side} of the store's patches: choose a smaller side, or patches "
                 "of a larger one"
             )
-        if stage.validate_every and not self.validation_share:
+        if stage.validate_every and not (self.validation_share or self.validation_set):
             raise ValueError(
                 f"recipe {self.name}, stage {stage.name}: validate_every {stage.validate_every} "
-                "needs a validation_share"
+                "needs a validation_set or a validation_share"
             )
 
     @property
@@ -187,9 +196,25 @@ class Recipe:
         return BLIND_EVALUATION_QFS if self.blind else self.qfs
 
     @property
+    def looks_at(self) -> str | None:
+        """The validation set, if a stage looks at it."""
+        return self.validation_set if any(s.validate_every for s in self.stages) else None
+
+    @property
+    def validation_patches(self) -> PatchSpec:
+        """The patches of the validation set: those that it trains on, not overlapping."""
+        return replace(self.patches, stride=self.patches.side)
+
+    @property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of every setting but `source`."""
+        """Hexadecimal SHA-256 of every setting that may decide the weights.
+
+        That leaves out `source`, and a validation set unless the plateau schedule follows it.
+        """
         settings = {**asdict(self), "source": None}
+        follows = any(stage.schedule == "plateau" for stage in self.stages)
+        if self.validation_set is None or not follows:
+            del settings["validation_set"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def with_steps(self, steps: int) -> "Recipe":

@@ -11,7 +11,7 @@ from pipeline.recipes.dcrn import ABLATIONS, ablations
 
 TRANSFERS = MappingProxyType(
     {
-        "fig6": "from the shallow network to a deeper one",
+        "fig6": "from the shallow network to a deeper one, and five layers by He et al.'s rule",
         "fig7": "from quality factor 20 to 10",
         "fig8": "from plain JPEG to rescaled and recompressed",
     }
@@ -32,9 +32,10 @@ class RecipeComparison:
 
 
 def _convergence(figure: str) -> RecipeComparison:
+    drawn, _, variant = figure.partition("-")
     return RecipeComparison(
-        title=f"AR-CNN{', fast' * figure.endswith('fast')}: {TRANSFERS[figure[:4]]}",
-        source=f"Dong et al. 2015, figure {figure[3]}",
+        title=f"AR-CNN{variant and f', {variant}'}: {TRANSFERS[drawn]}",
+        source=f"Dong et al. 2015, figure {drawn[3]}",
         recipes=tuple(get_recipe(name) for name in CONVERGENCE[figure]),
     )
 
@@ -65,7 +66,8 @@ def get_comparison(name: str) -> RecipeComparison:
 def on_a_budget(recipes: Sequence[Recipe], steps: int) -> list[Recipe]:
     """Return the recipes, those that they start from in front, as a comparison trains them.
 
-    Each takes `steps` in all, and looks at its PSNR on held-out patches about 40 times.
+    Each takes `steps` in all, and looks at its PSNR about 40 times: on its validation set, or on
+    patches that it holds out.
     """
     ordered: dict[str, Recipe] = {}
 
@@ -82,5 +84,5 @@ def on_a_budget(recipes: Sequence[Recipe], steps: int) -> list[Recipe]:
 def _validated(recipe: Recipe) -> Recipe:
     every = min(recipe.steps, max(LEAST_STEPS, recipe.steps // LOOKS))
     stages = tuple(replace(stage, validate_every=every) for stage in recipe.stages)
-    share = recipe.validation_share or VALIDATION_SHARE
+    share = 0.0 if recipe.validation_set else recipe.validation_share or VALIDATION_SHARE
     return replace(recipe, stages=stages, validation_share=share)

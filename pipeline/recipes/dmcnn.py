@@ -37,9 +37,10 @@ def paper_recipe(qf: int) -> Recipe:
         init_from=None if qf == EASY_QF else Transfer(recipe=f"dmcnn-qf{EASY_QF}"),
         validation_share=0.02,
         source=(
-            "Zhang et al. 2018: sides, loss, Adam, rate, its division by 3 on a "
-            "plateau, batch, clipping, QF 20 first. Chosen here: steps, validation every 1,000 "
-            "steps, patience of 3, the full rate at the start of every side, 224 alone for QF 10"
+            "Zhang et al. 2018: sides from 56 to 224, loss, Adam, rate, its division by 3 on a "
+            "plateau, batch, QF 20 first. Chosen here: the sides 112 and 168 in between, gradients "
+            "clipped to 10, steps, validation every 1,000 steps, patience of 3, the full rate at "
+            "the start of every side, 224 alone for QF 10"
         ),
     )
 

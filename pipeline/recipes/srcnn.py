@@ -1,6 +1,6 @@
 """Recipes for SRCNN, trained on JPEG images exactly as AR-CNN is, with which it is compared."""
 
-from pipeline.recipes.arcnn import PATCHES, paper_stage
+from pipeline.recipes.arcnn import PATCHES, VALIDATION_SET, paper_stage
 from pipeline.recipes.base import Recipe
 from pipeline.recipes.shared import fast_recipe, fast_stage
 
@@ -27,7 +27,8 @@ def paper_recipe(network: str, qf: int) -> Recipe:
         patches=PATCHES,
         qfs=(qf,),
         stages=(paper_stage(),),
-        source="Dong et al. 2015 (AR-CNN), sections 3.1, 4.1 and 5.2; choices as in arcnn's recipe",
+        validation_set=VALIDATION_SET,
+        source="Dong et al. 2015 (AR-CNN), sections 3.1 and 4.1.2; choices as in arcnn's recipe",
     )
 
 

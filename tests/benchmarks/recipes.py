@@ -29,7 +29,7 @@ from tests.benchmarks.machine import processor
 
 PROJECT = Path(__file__).parents[2]
 PAIRS = {
-    "arcnn": ("arcnn-qf10-scratch", "arcnn-fast-qf10"),
+    "arcnn": ("arcnn-qf10", "arcnn-fast-qf10"),
     "dcrn": ("dcrn-qf10", "dcrn-fast-qf10"),
 }
 QF = 10
