@@ -7,6 +7,7 @@ from prefect import flow
 
 from flows.data_steps import refuse_evaluation_images, scan_sources
 from flows.model_steps import TrainedModel, TrainingPlan, check_batches, use_gpus
+from flows.network_checks import check_networks
 from flows.parameters import (
     Name,
     PrecisionChoice,
@@ -106,6 +107,7 @@ def run_study(
     check_batches(ordered, plan.workers)
     validated = find_validation_sets(ordered)
     evaluated = hashes_of(plan.evaluate_on)
+    check_networks(ordered)
     with ray_session():
         room = cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)
         scanned = scan_sources(dataset, allow_evaluation_images)
