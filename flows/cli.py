@@ -1,6 +1,7 @@
 """The `qfactory` command. Long work runs as Prefect flows, questions are answered directly."""
 
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -86,10 +87,12 @@ def main() -> None:
     """Run the command line.
 
     A user's mistake is one line on stderr and exit code 2, an interruption exit code 130, and
-    SIGTERM, which ends everything in the same way, 143.
+    SIGTERM, which ends everything in the same way, 143. A second one ends it at once.
     """
     _log_to_stderr()
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell sets it behind `&`
+        signal.signal(signal.SIGINT, _end)
     try:
         prepare_environment()
         show_progress()
@@ -109,8 +112,16 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, as the main thread sees it."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, _end_at_once)
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """End without a word to anyone: what this process started sees that it is gone, and ends."""
+    os.write(2, b"ended at once; the next command closes what this one left open\n")
+    os._exit(128 + number)
 
 
 def _log_to_stderr() -> None:

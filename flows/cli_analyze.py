@@ -6,6 +6,7 @@ from typing import Any, cast
 from flows import reporting
 from flows.analyze import Analysis
 from flows.analyze import analyze as analyze_flow
+from flows.command_runs import run_flow
 from flows.console import out, show_table
 from pipeline.recipes.comparisons import COMPARISONS
 
@@ -22,7 +23,7 @@ def list_comparisons() -> None:
 @wraps(analyze_flow.fn)
 def recipes(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and show what came out."""
-    analysis = cast(Analysis, analyze_flow(*arguments, **options))
+    analysis = cast(Analysis, run_flow(analyze_flow, *arguments, **options))
     out.print(f"\n{analysis.title} ({analysis.source})")
     show_table(analysis.rows)
     out.print(f"\nconvergence: {analysis.chart}")

@@ -47,9 +47,10 @@ def evaluate(
     """
     if record:
         # Imported here: Prefect takes seconds that a plain answer does not need.
+        from flows.command_runs import run_flow
         from flows.evaluate import evaluate as evaluate_flow
 
-        done = evaluate_flow(network, dataset, qf, degradation, report)
+        done = run_flow(evaluate_flow, network, dataset, qf, degradation, report)
         opened, scored, made = done.opened, done.scored, done.report is not None
     else:
         opened = open_network(network)

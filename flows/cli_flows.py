@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from flows import reporting
 from flows.build_patches import build_patches
+from flows.command_runs import run_flow
 from flows.console import out, show_table
 from flows.model_steps import TrainedModel
 from flows.restore_batch import RestoredBatch, table_of
@@ -22,14 +23,14 @@ from storage.patch_store import StoreVersion
 @wraps(build_patches.fn)
 def build(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and name the store."""
-    version = cast(StoreVersion, build_patches(*arguments, **options))
+    version = cast(StoreVersion, run_flow(build_patches, *arguments, **options))
     out.print(f"{version.name}: {version.rows:,} patches, {version.bytes / 1e6:.1f} MB")
 
 
 @wraps(restore_batch_flow.fn)
 def restore_batch(*arguments: Any, **options: Any) -> int:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and show what became of the photographs; 1 if some have no output."""
-    result = cast(RestoredBatch, restore_batch_flow(*arguments, **options))
+    result = cast(RestoredBatch, run_flow(restore_batch_flow, *arguments, **options))
     show_table(table_of(result))
     out.print(f"\n{result.manifest}: a row a photograph; restored with {result.networks}")
     return 1 if result.failed else 0
@@ -39,7 +40,7 @@ def restore_batch(*arguments: Any, **options: Any) -> int:  # noqa: ANN401 - the
 def study(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and show the table, the pictures, and where to look further."""
     try:
-        _show_study(cast(StudyResult, study_flow(*arguments, **options)))
+        _show_study(cast(StudyResult, run_flow(study_flow, *arguments, **options)))
     except StudyError as error:
         if error.result is not None:
             _show_study(error.result)
@@ -49,7 +50,7 @@ def study(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's
 @wraps(train_flow.fn)
 def train(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
     """Run the flow and show what came out."""
-    made = cast(TrainedModel | TrainingSlice, train_flow(*arguments, **options))
+    made = cast(TrainedModel | TrainingSlice, run_flow(train_flow, *arguments, **options))
     if isinstance(made, TrainingSlice):
         out.print(str(made))
         return

@@ -5,6 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from flows import reporting
+from flows.command_runs import run_flow
 from flows.console import out as console
 from flows.report import report as report_flow
 from storage.recorded_runs import LATEST
@@ -19,6 +20,6 @@ def report(
         run: id of an MLflow run, name of a study or of a run (the newest of it), or `latest`
         out: file or URI to write (default: report.html in the workspace's reports/NAME)
     """
-    path = report_flow(run, out)
+    path = run_flow(report_flow, run, out)
     console.print(f"report:   {path}")
     console.print(f"MLflow:   {reporting.mlflow_command()}")

@@ -1,12 +1,10 @@
 """How this project talks to MLflow: clients without global state, experiments, run ownership."""
 
-import os
 import re
-import socket
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, ViewType
+from mlflow.entities import Experiment, Run
 from mlflow.environment_variables import (
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION,
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
@@ -16,6 +14,7 @@ from mlflow.environment_variables import (
 from mlflow.exceptions import MlflowException
 
 from storage import files
+from storage.owners import is_gone, machine, owner
 
 HTTP_RETRIES = 1
 HTTP_TIMEOUT_S = 20
@@ -76,11 +75,14 @@ class LazyExperiment:
         return self._client.get_experiment(created)
 
 
-def end_abandoned_runs(client: MlflowClient, experiment_id: str) -> list[str]:
-    """End runs as KILLED whose process on this machine is gone; return their ids."""
-    running = client.search_runs(
-        [experiment_id], "attributes.status = 'RUNNING'", ViewType.ACTIVE_ONLY
-    )
+def end_abandoned_runs(client: MlflowClient) -> list[str]:
+    """End runs as KILLED, of every experiment, whose process on this machine is gone.
+
+    Returns their ids.
+    """
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    ours = f"tags.`{OWNER_TAG}` LIKE '{machine()}/%' and attributes.status = 'RUNNING'"
+    running = client.search_runs(everywhere, ours) if everywhere else []
     abandoned = [run.info.run_id for run in running if _owner_is_gone(run)]
     for run_id in abandoned:
         client.set_tag(run_id, "error", "its process ended without a word")
@@ -94,28 +96,8 @@ def last_steps(client: MlflowClient, run: Run) -> dict[str, int]:
     return {key: max(point.step for point in points) for key, points in histories.items()}
 
 
-def _machine() -> str:
-    """Return the name of the host and, on Linux, of its process namespace (containers)."""
-    namespace = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()}/{namespace.stat().st_ino if namespace.exists() else ''}"
-
-
-def owner() -> str:
-    """Name this process for the tag that tells whose run it is."""
-    return f"{_machine()}/{os.getpid()}"
-
-
 def _owner_is_gone(run: Run) -> bool:
-    machine, _, pid = run.data.tags.get(OWNER_TAG, "").rpartition("/")
-    if machine != _machine():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return is_gone(run.data.tags.get(OWNER_TAG, ""))
 
 
 def may_be_continued(run: Run) -> bool:

@@ -18,7 +18,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from storage.journal import Entry, Journal
-from storage.mlflow_client import OWNER_TAG, LazyExperiment, last_steps, may_be_continued, owner
+from storage.mlflow_client import OWNER_TAG, LazyExperiment, last_steps, may_be_continued
+from storage.owners import owner
 
 DIGEST_LENGTH = 36
 KEY_TAG = "qfactory.key"

@@ -79,13 +79,13 @@ class Tracker:
     ) -> Iterator[TrackedRun]:
         """Open an experiment of this name and a parent run in it, for the runs of one study.
 
-        Runs of the experiment that a dead process of this machine left RUNNING end as KILLED.
+        Runs of any experiment that a dead process of this machine left RUNNING end as KILLED.
         """
         experiment = LazyExperiment(self.client, name, self.artifact_root)
         self.journal.add(
             Entry(
-                describe=lambda: f"end of abandoned runs in {name}",
-                write=lambda: end_abandoned_runs(self.client, experiment.identify()),
+                describe=lambda: "end of abandoned runs",
+                write=lambda: end_abandoned_runs(self.client),
             )
         )
         try:

@@ -1,0 +1,30 @@
+"""Who works on something: names of processes, by which others see whether they still run."""
+
+import os
+import socket
+from pathlib import Path
+
+
+def owner() -> str:
+    """Name this process, for the tag that tells whose a run is."""
+    return f"{machine()}/{os.getpid()}"
+
+
+def machine() -> str:
+    """Return the name of the host and, on Linux, of its process namespace (containers)."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}/{namespace.stat().st_ino if namespace.exists() else ''}"
+
+
+def is_gone(name: str) -> bool:
+    """Tell whether a process that `owner` named ran on this machine and has ended."""
+    where, _, pid = name.rpartition("/")
+    if where != machine():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
