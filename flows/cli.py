@@ -1,16 +1,15 @@
 """The `qfactory` command. Long work runs as Prefect flows, questions are answered directly."""
 
 import logging
-import os
 import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.markup import escape
 
+from flows import stopping
 from flows.console import notes, show_progress
 from flows.settings import prepare_environment
 
@@ -90,53 +89,42 @@ def main() -> None:
     SIGTERM, which ends everything in the same way, 143. A second one ends it at once.
     """
     _log_to_stderr()
-    signal.signal(signal.SIGTERM, _end)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell sets it behind `&`
-        signal.signal(signal.SIGINT, _end)
+    stopping.handle_signals()
     try:
         prepare_environment()
         show_progress()
         sys.exit(app(exit_on_error=False, print_error=False))
-    except KeyboardInterrupt as stop:
-        code = 143 if isinstance(stop, _Terminated) else 130
-        _stop("interrupted: what was published stays; the same command goes on from there", code)
+    except KeyboardInterrupt:
+        _interrupted()
     except CycloptsError as error:
         _stop(_reason(error), USAGE_ERROR)
     except Exception as error:
+        if stopping.stopped_by():
+            _interrupted()
         if not _is_explained(error):
             raise
         _stop(str(error), USAGE_ERROR)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as the main thread sees it."""
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, _end_at_once)
-    signal.signal(signal.SIGINT, _end_at_once)
-    raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-
-def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
-    """End without a word to anyone: what this process started sees that it is gone, and ends."""
-    os.write(2, b"ended at once; the next command closes what this one left open\n")
-    os._exit(128 + number)
+def _interrupted() -> NoReturn:
+    stopping.have_told()
+    code = 128 + (stopping.stopped_by() or signal.SIGINT)
+    _stop("interrupted: what was published stays; the same command goes on from there", code)
 
 
 def _log_to_stderr() -> None:
-    """Show warnings; not the tracebacks that Prefect logs of errors which arrive here anyway."""
+    """Show warnings; not what Prefect logs of errors which arrive here anyway."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    handler.addFilter(
-        lambda record: (
-            not (
-                "/prefect/" in record.pathname
-                and (record.exc_info or "/_internal/" in record.pathname)
-            )
-        )
-    )
+    handler.addFilter(lambda record: not _is_told_by_prefect(record))
     logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler], force=True)
+
+
+def _is_told_by_prefect(record: logging.LogRecord) -> bool:
+    if "/prefect/" not in record.pathname:
+        return False
+    ends = record.getMessage().startswith(("Finished in state", "Crash detected"))
+    return ends or bool(record.exc_info) or "/_internal/" in record.pathname
 
 
 def _is_explained(error: Exception) -> bool:
@@ -157,6 +145,6 @@ def _reason(error: CycloptsError) -> str:
     return f"{option} {'; '.join(reasons)}"
 
 
-def _stop(message: str, code: int) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     notes.print("[red]error:[/]", escape(message))
     sys.exit(code)

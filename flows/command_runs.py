@@ -1,7 +1,6 @@
 """Flow runs of the command line: each is marked as its process's own, and none stays behind."""
 
 import logging
-import signal
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
@@ -22,6 +21,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 
 from flows.prefect_server import start_temporary_server
+from flows.stopping import wake_waiting_threads
 from storage.owners import is_gone, owner
 
 P = ParamSpec("P")
@@ -39,8 +39,7 @@ def run_flow(flow: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R
 
     Before that, runs of commands on this machine that ended without a word are closed.
     """
-    # Polars, which MLflow imports, has system calls restarted: a thread that waits would not wake.
-    signal.siginterrupt(signal.SIGINT, True)
+    wake_waiting_threads()
     start_temporary_server()
     try:
         with get_client(sync_client=True) as client:

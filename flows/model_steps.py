@@ -31,6 +31,7 @@ from pipeline.training_job import Record, TrainingJob, TrainingResult
 from pipeline.training_start import share_of_batch
 from pipeline.weights import load_network
 from storage import files
+from storage.checkpoints import checkpoint_steps
 from storage.model_registry import RegistryError
 from storage.patch_store import StoreVersion
 from storage.tracked_run import TrackedRun
@@ -179,7 +180,10 @@ def train_network(
         threads=plan.threads,
         precision=plan.precision,
     )
+    begun = max(checkpoint_steps(checkpoints), default=0)
     with progress(f"train {recipe.name}", plan.stop) as update:
+        if begun:
+            update(begun, recipe.steps, f"goes on from step {begun:,}")
 
         def record(seen: Record) -> None:
             values = {
@@ -191,7 +195,8 @@ def train_network(
                 values["validation_psnr"] = seen.validation_psnr
             run.log_metrics(values, seen.step)
             speed = f"{seen.samples_per_s:,.0f} patches/s"
-            update(seen.step, recipe.steps, f"loss {seen.loss:.6f}, {speed}")
+            if seen.step > begun:
+                update(seen.step, recipe.steps, f"loss {seen.loss:.6f}, {speed}")
 
         result = run_training(
             job,

@@ -105,7 +105,8 @@ def train_all(
                 model = reuse_or_train(recipe, version, run, plan, initial_weights)
                 reporting.link_artifact(run)
         except Exception as error:
-            say(f"{name} failed: {error}")
+            if not plan.stop.is_set():
+                say(f"{name} failed: {error}")
             raise
         return model
 

@@ -1,8 +1,9 @@
 """A training on Ray: the loop of pipeline.training on one or more workers, watched from here.
 
 A Ray task runs Ray Train's trainer, so that cancelling it is the Ctrl-C that Ray Train ends on and
-frees its resources after; a mailbox holds what the workers report until the caller fetches it. Ray
-Train replaces workers that die; the checkpoints are the loop's own.
+frees its resources after; a mailbox holds what the workers report until the caller fetches it, and
+tells them to stop with a checkpoint. Ray Train replaces workers that die; the checkpoints are the
+loop's own.
 """
 
 import pickle
@@ -10,9 +11,10 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any, cast
 
 import ray
@@ -31,7 +33,9 @@ from storage.patch_store import open_store
 from storage.schema import StoreError
 
 POLL_S = 0.25
-END_S = 8.0
+CHECKPOINT_S = 5.0
+"""Seconds that workers have for the step they are at and a checkpoint when they are to stop."""
+END_S = 2.0
 FINAL_ERRORS = (StoreError, CheckpointError, TrainingError, ValueError)  # a retry would not help
 
 
@@ -58,7 +62,8 @@ def run_training(
     Each worker asks Ray for its threads and its GPU; a training that does not fit beside what runs
     waits in Ray's queue. Without `job.threads` the workers get what `room_for` says, which does
     not depend on what runs. An exception in this thread, KeyboardInterrupt included, ends the Ray
-    work, and so does `stop`, which any other thread may set.
+    work, and so does `stop`, which any other thread may set; the workers then leave a checkpoint of
+    the step they are at, if it takes no more than seconds.
 
     Raises what `pipeline.training.train` raises, TrainingError when the workers keep failing,
     ValueError when the cluster is too small, and CancelledError after `stop`.
@@ -91,7 +96,7 @@ def run_training(
     try:
         return _watch(mailbox, fitting, job, on_record, stop or Event())
     finally:
-        _end(fitting)
+        _end(fitting, mailbox)
         ray.kill(mailbox)
 
 
@@ -108,12 +113,25 @@ def _fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig) -> No
     ).fit()
 
 
-def _end(fitting: ray.ObjectRef) -> None:
-    """Wait for a training to leave; ask it to when it still runs, force it when it does not."""
-    if not ray.wait([fitting], timeout=0)[0]:
-        ray.cancel(fitting)
-        if not ray.wait([fitting], timeout=END_S)[0]:
-            ray.cancel(fitting, force=True)
+def _end(fitting: ray.ObjectRef, mailbox: ActorHandle) -> None:
+    """Make a training leave that still runs: with a checkpoint, else without, else by force."""
+    if _has_left(fitting, 0) or (_tell(mailbox) and _has_left(fitting, CHECKPOINT_S)):
+        return
+    ray.cancel(fitting)
+    if not _has_left(fitting, END_S):
+        ray.cancel(fitting, force=True)
+
+
+def _has_left(fitting: ray.ObjectRef, seconds: float) -> bool:
+    return bool(ray.wait([fitting], timeout=seconds)[0])
+
+
+def _tell(mailbox: ActorHandle) -> bool:
+    """Tell the workers to stop; return whether any of them listens yet."""
+    try:
+        return cast(int, ray.get(mailbox.stop.remote(), timeout=1)) > 0
+    except RayError:
+        return False
 
 
 def _train_on_worker(settings: dict[str, Any]) -> None:
@@ -134,12 +152,25 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         report(record)
 
     try:
-        result = train(job, world=world, on_record=report_step)
+        result = train(job, world=world, on_record=report_step, stop=_stop_from(mailbox))
     except FINAL_ERRORS as error:
         ray.get(report(error))
         raise
     if world.rank == 0:
         ray.get(report(result))
+
+
+def _stop_from(mailbox: ActorHandle) -> Event:
+    """Return an event that is set once the mailbox says so."""
+    stop = Event()
+
+    def listen() -> None:
+        with suppress(RayError):  # the mailbox is gone
+            ray.get(mailbox.wait_for_stop.remote())
+            stop.set()
+
+    Thread(target=listen, daemon=True).start()
+    return stop
 
 
 def _watch(

@@ -9,8 +9,13 @@ for bit, whether or not it was interrupted, with the same number of threads and 
 import argparse
 import logging
 import re
-from collections.abc import Callable, Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import Event
+from types import FrameType
 from typing import get_args
 
 import torch
@@ -36,8 +41,12 @@ def train(
     *,
     world: World = ALONE,
     on_record: Callable[[Record], None] = lambda record: None,
+    stop: Event | None = None,
 ) -> TrainingResult:
-    """Train a recipe to its end, or until `stop_after_s`; continue where an earlier call stopped.
+    """Train a recipe to its end; continue where an earlier call stopped.
+
+    After `stop_after_s`, or once another thread has set `stop` on any rank, it stops with a
+    checkpoint.
 
     With `world.size` above 1 torch's default process group must be there; every rank makes the
     same call. Rank 0 writes checkpoints and calls `on_record`, first with the records of the calls
@@ -49,7 +58,7 @@ def train(
     store = fitting_version(job.recipe, job.store, number=job.version)
     cuda = world.device.type == "cuda"
     with torch.random.fork_rng(devices=[world.device] if cuda else []):
-        return Training(job, store, world, on_record).run()
+        return Training(job, store, world, on_record, stop or Event()).run()
 
 
 def parse_seconds(text: str) -> float:
@@ -61,7 +70,10 @@ def parse_seconds(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as the command line says, logging every record."""
+    """Train as the command line says, logging every record.
+
+    Ctrl-C or SIGTERM stops with a checkpoint (exit code 130 or 143), a second one at once.
+    """
     parser = argparse.ArgumentParser(prog="python -m pipeline.training", description=main.__doc__)
     parser.add_argument("recipe")
     parser.add_argument("--store", required=True, help="URI of the patch store")
@@ -93,13 +105,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if job.validation_store is not None:
             _check_validation(job)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        result = train(job, world=replace(ALONE, device=device), on_record=_log)
+        with _stopped_by_signals() as (stop, signals):
+            world = replace(ALONE, device=device)
+            result = train(job, world=world, on_record=_log, stop=stop)
     except (ValueError, StoreError, CheckpointError, TrainingError) as error:
         parser.exit(1, f"{error}\n")
     for part in result.parts:
         logger.info("%d steps in %s on %s", part.steps, part.precision, part.processor)
     state = "finished" if result.finished else "stopped, run again to go on,"
     logger.info("%s after %d steps: %s", state, result.steps, result.weights)
+    if signals and not result.finished:
+        sys.exit(128 + signals[0])
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[tuple[Event, list[int]]]:
+    """Give an event that SIGINT or SIGTERM sets, once, and the signals that came."""
+    stop, came = Event(), []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop, came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check_validation(job: TrainingJob) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
+from threading import Event
 
 import numpy as np
 import torch
@@ -66,8 +67,14 @@ class Training:
     """One call of `train`: the network, its optimiser, and where it has got to."""
 
     def __init__(
-        self, job: TrainingJob, store: StoreVersion, world: World, on_record: OnRecord
+        self,
+        job: TrainingJob,
+        store: StoreVersion,
+        world: World,
+        on_record: OnRecord,
+        stop: Event,
     ) -> None:
+        self.stop = stop
         self.job, self.recipe, self.store, self.world = job, job.recipe, store, world
         self.on_record = on_record
         self.weights = files.join(job.checkpoints, WEIGHTS)
@@ -103,7 +110,7 @@ class Training:
             self.model = DistributedDataParallel(self.network)
 
     def run(self) -> TrainingResult:
-        """Train from where the checkpoint left off to the end, or until time is up."""
+        """Train from where the checkpoint left off to the end, until time is up or until `stop`."""
         self.started = self.saved_at = self.recorded_at = time.monotonic()
         self.recorded_step = self.step
         for record in self.history if self.world.rank == 0 else ():
@@ -299,7 +306,8 @@ class Training:
         )
 
     def _is_late(self) -> bool:
-        return self.job.stop_after_s is not None and self._elapsed() >= self.job.stop_after_s
+        limit = self.job.stop_after_s
+        return self.stop.is_set() or (limit is not None and self._elapsed() >= limit)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started

@@ -1,0 +1,60 @@
+"""How a command stops: in order, in time, and at once when it is asked twice."""
+
+import os
+import signal
+from threading import Timer
+from types import FrameType
+from typing import NoReturn
+
+PATIENCE_S = 10.0
+"""Seconds that an orderly stop may take; a server that is gone would be waited for for minutes."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_came: list[int] = []
+_last_words = [b"ended without waiting; the next command closes what this one left open\n"]
+
+
+def handle_signals() -> None:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, the first time.
+
+    The second time, or `PATIENCE_S` later, the process ends without a word to anyone: what it
+    started sees that and ends as well.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell sets it behind `&`
+            signal.signal(number, _stop)
+
+
+def wake_waiting_threads() -> None:
+    """Let Ctrl-C interrupt what waits; call it after the imports.
+
+    Polars, which MLflow imports, has system calls restarted: then nothing wakes a thread that waits
+    for others.
+    """
+    signal.siginterrupt(signal.SIGINT, True)
+
+
+def stopped_by() -> int | None:
+    """Return the signal that the command was asked to stop by, if it was."""
+    return _came[0] if _came else None
+
+
+def have_told() -> None:
+    """Say that the user knows: ending late is no news then."""
+    _last_words.clear()
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    _came.append(number)
+    for one in SIGNALS:
+        signal.signal(one, _leave)
+    leaving = Timer(PATIENCE_S, _leave, (number, None))
+    leaving.daemon = True
+    leaving.start()
+    raise KeyboardInterrupt
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    for words in _last_words:
+        os.write(2, words)
+    os._exit(128 + number)
