@@ -15,8 +15,9 @@ ZOO = PROJECT / "models" / "zoo"
 PREFERRED = ("quickres-blind", "quickres-qf10")
 """Of shipped networks of the same quality factors, those that score better on LIVE1."""
 RECORD = ZOO / "precision.json"
-"""Name -> SHA-256 of a shipped file, and the most PSNR in dB that its network loses on LIVE1 at one
-of its quality factors by computing in bfloat16. Made by tests/benchmarks/precision.py."""
+"""Name -> SHA-256 of a shipped file, and the most PSNR in dB that its network loses by bfloat16 on
+LIVE1, at one of its quality factors that photographs are restored at (pipeline.restore.GOOD_QF and
+below). Made by tests/benchmarks/precision.py."""
 
 
 def shipped_weights() -> dict[str, Path]:

@@ -1,41 +1,48 @@
 """What a network loses by computing in bfloat16: PSNR on images, in both precisions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import get_args
 
-from pipeline.evaluate import NamedImage, evaluate_each
+from pipeline.evaluate import NamedImage, jpeg_table
 from pipeline.export import NetworkExport
+from pipeline.jpeg import compress
+from pipeline.metrics import psnr
 from pipeline.precision import Precision
-from pipeline.scores import EvaluationResult
 from pipeline.tiles import Restorer, network_restorer
 
 MIDDLE = 256
 """Side in pixels of what is taken of an image where a few tell enough."""
 
-Scores = Mapping[Precision, EvaluationResult]
+Scores = Mapping[Precision, Mapping[int, float]]
+"""The mean PSNR over the images, dB, by the quality factor."""
 
 
 def in_both_precisions(
-    restorer_in: Callable[[Precision], Restorer],
-    images: Iterable[NamedImage],
-    dataset: str,
-    qfs: Sequence[int],
+    restorer_in: Callable[[Precision], Restorer], images: Iterable[NamedImage], qfs: Sequence[int]
 ) -> Scores:
     """Score a network in float32 and in bfloat16 on the same images.
 
-    `restorer_in` returns its restorer for a precision. Raises ValueError where the network does not
-    compute in bfloat16, or gives values that are not finite.
+    `restorer_in` returns its restorer for a precision. Raises ValueError for no images, and where
+    the network does not compute in bfloat16 or gives values that are not finite.
     """
     precisions: tuple[Precision, ...] = get_args(Precision)
-    restorers = [restorer_in(precision) for precision in precisions]
-    return dict(zip(precisions, evaluate_each(restorers, images, dataset, qfs), strict=True))
+    restorers: dict[Precision, Restorer] = {p: restorer_in(p) for p in precisions}
+    found: dict[Precision, dict[int, list[float]]] = {p: {qf: [] for qf in qfs} for p in precisions}
+    for _, luma in images:
+        for qf in qfs:
+            compressed, _ = compress(luma, qf)
+            for precision, restorer in restorers.items():
+                restored = restorer(compressed, jpeg_table(qf))
+                found[precision][qf].append(psnr(luma, restored))
+    if not all(all(by_qf.values()) for by_qf in found.values()):
+        raise ValueError("there is no image to compare the precisions on")
+    return {p: {qf: fmean(values) for qf, values in by_qf.items()} for p, by_qf in found.items()}
 
 
 def loss_db(scores: Scores) -> float:
     """Return the most PSNR that bfloat16 loses at one of the quality factors; below 0: a gain."""
-    exact, rounded = scores["float32"].rows, scores["bfloat16"].rows
-    pairs = zip(exact, rounded, strict=True)
-    return max(before.metrics["psnr"] - after.metrics["psnr"] for before, after in pairs)
+    return max(scores["float32"][qf] - after for qf, after in scores["bfloat16"].items())
 
 
 def middles(images: Iterable[NamedImage], side: int = MIDDLE) -> Iterator[NamedImage]:
@@ -46,7 +53,7 @@ def middles(images: Iterable[NamedImage], side: int = MIDDLE) -> Iterator[NamedI
 
 
 def program_loss_db(
-    export: NetworkExport, images: Iterable[NamedImage], dataset: str, qfs: Sequence[int]
+    export: NetworkExport, images: Iterable[NamedImage], qfs: Sequence[int]
 ) -> float | None:
     """Return `loss_db` of a program as it is registered; None where it fails in a precision."""
     program, facts = export.program.module(), export.facts
@@ -61,6 +68,6 @@ def program_loss_db(
         )
 
     try:
-        return loss_db(in_both_precisions(restorer_in, images, dataset, qfs))
+        return loss_db(in_both_precisions(restorer_in, images, qfs))
     except ValueError:
         return None

@@ -107,7 +107,7 @@ def checked(restore: Callable[[], Tensor], precision: Precision, name: str) -> T
     that are not finite, and for a network that cannot compute in bfloat16.
     """
     in_bfloat16 = precision == "bfloat16"
-    way_out = "its weights are float32: compute in that (precision float32)"
+    way_out = "its weights are float32: compute in that, by --precision float32"
     try:
         restored = restore().float()
     except RuntimeError as error:
