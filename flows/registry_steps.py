@@ -21,7 +21,7 @@ from pipeline.degrade import protocol_of
 from pipeline.evaluate import evaluate, load_images
 from pipeline.export import NetworkExport, export_network
 from pipeline.jpeg import quantization_table
-from pipeline.precision import bfloat16_units
+from pipeline.precision import choose_precision
 from pipeline.precision_loss import middles, program_loss_db
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison
@@ -144,7 +144,7 @@ def register_network(
 
 def with_loss(export: NetworkExport, dataset: str, recipe: Recipe) -> NetworkExport:
     """Measure what a program loses by bfloat16, if this processor computes in it."""
-    if bfloat16_units(torch.device("cpu")) is None:
+    if choose_precision("auto", torch.device("cpu")) == "float32":
         return export
     sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
     images = middles(load_images(sources[:LOSS_IMAGES]))
