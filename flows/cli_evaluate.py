@@ -12,6 +12,7 @@ from flows.settings import settings
 from pipeline import datasets, published
 from pipeline.degrade import STANDARD, Protocol
 from pipeline.evaluate import load_images
+from pipeline.precision import PrecisionChoice
 from pipeline.scores import Comparison, EvaluationResult, write_csv
 
 Scored = Comparison | EvaluationResult
@@ -24,6 +25,7 @@ def evaluate(
     dataset: References,
     qf: QualityFactors,
     degradation: Protocol = STANDARD,
+    precision: PrecisionChoice = "float32",
     json: bool = False,
     csv: str | None = None,
     report: str | None = None,
@@ -36,6 +38,8 @@ def evaluate(
         dataset: sets to score on
         qf: JPEG quality factors of the inputs
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
+        precision: what the network computes in; auto is bfloat16 where the processor has it and the
+            network is known to lose less than 0.005 dB by it
         json: print one JSON array of rows and nothing else; `published` in a row lists what papers
             print of the same network
         csv: file or URI for every image's values, the means, and below each what papers print
@@ -49,10 +53,10 @@ def evaluate(
         # Imported here: Prefect takes seconds that a plain answer does not need.
         from flows.evaluate import evaluate as evaluate_flow
 
-        done = evaluate_flow(network, dataset, qf, degradation, report)
+        done = evaluate_flow(network, dataset, qf, degradation, report, precision)
         opened, scored, made = done.opened, done.scored, done.report is not None
     else:
-        opened = open_network(network)
+        opened = open_network(network, precision)
         scored = [_score(opened, reference, qf, degradation) for reference in dataset]
         made = True
     _answer(network, opened, scored, json=json)

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from threading import Lock
 
+import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -18,9 +19,10 @@ from pipeline import datasets
 from pipeline.code_fingerprint import code_fingerprint
 from pipeline.degrade import protocol_of
 from pipeline.evaluate import evaluate, load_images
-from pipeline.export import export_network
+from pipeline.export import NetworkExport, export_network
 from pipeline.jpeg import quantization_table
-from pipeline.precision import PrecisionChoice
+from pipeline.precision import PrecisionChoice, choose_precision
+from pipeline.precision_loss import middles, program_loss_db
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison
 from pipeline.training_job import Part, TrainingResult
@@ -37,6 +39,8 @@ from storage.patch_store import StoreVersion
 from storage.tracked_run import TrackedRun
 
 _exporting = Lock()  # torch.export works on state of the whole process
+LOSS_IMAGES = 3
+"""Of the gate set, whose middles tell what a network loses by bfloat16."""
 PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
 
 
@@ -121,7 +125,7 @@ def register_network(
         _, network = load_network(result.weights)
         table = None if recipe.blind else quantization_table(recipe.qfs[0])
         with _exporting:
-            export = export_network(network, table)
+            export = with_loss(export_network(network, table), next(iter(scores)), recipe)
             found = registry.register(
                 export.module,
                 name=name,
@@ -147,6 +151,16 @@ def register_network(
     decision = registry.promotions.promote(name, found.version, scored, jpeg=jpeg)
     say(f"registered {found.uri} as @{decision.alias}: {decision.reason}")
     return found, decision.alias
+
+
+def with_loss(export: NetworkExport, dataset: str, recipe: Recipe) -> NetworkExport:
+    """Measure what a program loses by bfloat16, if this processor computes in it."""
+    if choose_precision("auto", torch.device("cpu")) == "float32":
+        return export
+    sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
+    images = middles(load_images(sources[:LOSS_IMAGES]))
+    loss = program_loss_db(export, images, recipe.evaluation_qfs)
+    return replace(export, facts=replace(export.facts, bfloat16_loss_db=loss))
 
 
 def rescore_champion(registry: ModelRegistry, name: str, jpeg: GateScores, recipe: Recipe) -> None:

@@ -383,6 +383,14 @@ def test_a_network_that_onnx_cannot_express_is_registered_without_it(registry):
     np.testing.assert_array_equal(pixels(model.predict(grey_jpeg())), pixels(grey_jpeg()))
 
 
+def test_the_precision_is_a_parameter_of_mlflows(registry):
+    model = mlflow.pyfunc.load_model(str(folder_of(registry, NAME)))
+    exact = model.predict(grey_jpeg(), params={"precision": "float32"})
+    np.testing.assert_array_equal(pixels(model.predict(grey_jpeg())), pixels(exact))
+    with pytest.raises(ValueError, match="precision 'half': choose one of"):
+        model.predict(grey_jpeg(), params={"precision": "half"})
+
+
 def in_a_clean_environment(test: Callable) -> Callable:
     """Mark a test that installs the model's requirements: whole packages, two minutes or more."""
     return pytest.mark.slow(pytest.mark.timeout(1_500)(test))

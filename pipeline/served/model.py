@@ -13,6 +13,7 @@ from mlflow.pytorch import load_model
 from .header import pixels_of
 from .network import ProgramFacts, ServedNetwork
 from .photographs import MAX_PIXELS
+from .precision import lay_out
 
 FACTS = "served.json"
 """Name of the file with ProgramFacts, beside the program."""
@@ -36,8 +37,8 @@ class ServedModel:
     def __init__(self, network: ServedNetwork) -> None:
         self._network = network
 
-    def predict(self, model_input: object, params: object = None) -> Restored:
-        """Restore what JPEG compression took away. Nothing is asked of `params`.
+    def predict(self, model_input: object, params: Mapping | None = None) -> Restored:
+        """Restore what JPEG compression took away.
 
         Args:
             model_input: a JPEG's bytes, or its base64 text, gives a PNG's bytes: grey or colour,
@@ -45,13 +46,15 @@ class ServedModel:
                 (H, W) uint8 give the same shape and type. {"image": array, "table": array} tells
                 the JPEG's quantisation table, (8, 8) or (N, 8, 8), to a network that needs it. A
                 list or a column `image` of these gives a list, one result an item.
-            params: MLflow's, unused.
+            params: `precision` is what the network computes in, `float32` or `bfloat16`; else it
+                is bfloat16 where the processor has it and the version says that little is lost.
 
         Raises ValueError that says what was wrong, and with which item of a list; also where a list
         has more items, bytes or pixels together than one call may ask for.
         """
         _check_call(model_input)
-        return self._restored(model_input)
+        precision = (params or {}).get("precision", "auto")
+        return ServedModel(self._network.computing_in(precision))._restored(model_input)
 
     def _restored(self, model_input: object) -> Restored:
         given = _unpacked(model_input)
@@ -98,7 +101,7 @@ def _load_pyfunc(data_path: str) -> ServedModel:
     """Load what the registry wrote; MLflow looks for pickles in it as its settings say."""
     folder = Path(data_path)
     facts = ProgramFacts(**json.loads((folder / FACTS).read_text()))
-    return ServedModel(ServedNetwork(load_model(str(folder.parent)), facts))
+    return ServedModel(ServedNetwork(lay_out(load_model(str(folder.parent))), facts))
 
 
 def _check_call(model_input: object) -> None:
