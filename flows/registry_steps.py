@@ -24,6 +24,7 @@ from pipeline.jpeg import quantization_table
 from pipeline.precision import PrecisionChoice, choose_precision
 from pipeline.precision_loss import middles, program_loss_db
 from pipeline.recipes import Recipe
+from pipeline.restore import GOOD_QF
 from pipeline.scores import Comparison
 from pipeline.training_job import Part, TrainingResult
 from pipeline.weights import load_network
@@ -154,12 +155,16 @@ def register_network(
 
 
 def with_loss(export: NetworkExport, dataset: str, recipe: Recipe) -> NetworkExport:
-    """Measure what a program loses by bfloat16, if this processor computes in it."""
+    """Measure what a program loses by bfloat16, if this processor computes in it.
+
+    At the lowest and the highest of its quality factors that photographs are restored at.
+    """
     if choose_precision("auto", torch.device("cpu")) == "float32":
         return export
     sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
     images = middles(load_images(sources[:LOSS_IMAGES]))
-    loss = program_loss_db(export, images, recipe.evaluation_qfs)
+    qfs = [qf for qf in sorted(recipe.qfs) if qf <= GOOD_QF] or recipe.qfs
+    loss = program_loss_db(export, images, sorted({qfs[0], qfs[-1]}))
     return replace(export, facts=replace(export.facts, bfloat16_loss_db=loss))
 
 
