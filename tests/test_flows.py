@@ -1,6 +1,5 @@
 """What flows decide before and after the work: parameters, order, stores, leaks, tables."""
 
-import re
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from threading import Event
@@ -8,6 +7,7 @@ from threading import Event
 import numpy as np
 import pytest
 from prefect.exceptions import ParameterTypeError
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.build_patches import build_patches, default_store
 from flows.data_steps import refuse_evaluation_images
@@ -38,8 +38,9 @@ SPEC = PatchSpec(side=32, stride=10, qfs=(10,), degradation="patch")
         (build_patches, {"side": 232}, "224"),
         (build_patches, {"qf": [0]}, "greater than or equal to 1"),
         (build_patches, {"qf": []}, "at least 1"),
+        (build_patches, {"qf": [10, 20, 10]}, "given twice: 10"),
         (build_patches, {"stride": 0}, "greater than or equal to 1"),
-        (build_patches, {"degradation": "both"}, "'image', 'patch' or 'rescaled'"),
+        (build_patches, {"degradation": "both"}, "'image', 'patch', 'rescaled' or 'none'"),
         (build_patches, {"dataset": "nix"}, "live1, classic5, div2k"),
         (train, {"recipe": "nix"}, "quickres-qf10"),
         (study, {"recipes": ["nix"]}, "quickres-qf10"),
@@ -60,9 +61,38 @@ def test_the_parameter_schema_offers_the_recipes():
     assert train.parameters.properties["recipe"]["enum"] == sorted(RECIPES)
     items = study.parameters.properties["recipes"]["items"]
     assert items["examples"] == sorted(RECIPES)
-    for text in (*RECIPES, "arcnn-*", "*-qf[12]0"):
-        assert re.search(items["pattern"], text)
-    assert not re.search(items["pattern"], "nothing")
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "told"),
+    [
+        (study, {"recipes": ["nothing"]}, r"'nothing' is not one of \['arcnn-"),
+        (study, {"dataset": "bsd500"}, r"'bsd500' is not one of \['sample', 'bsds500'"),
+        (study, {"dataset": "bsds500:train+tset"}, "does not match"),
+        (study, {"evaluate_on": ["live1", "clasic5"]}, "'clasic5' is not one of"),
+        (build_patches, {"qf": [10, 10]}, "non-unique"),
+        (build_patches, {"side": 33}, "33 is not a multiple of 8"),
+        (train, {"recipe": "arcnn-qf20", "stop_after": "banana"}, "does not match '.{1,40}'"),
+        (evaluate, {"degradation": "none"}, "is not one of"),
+    ],
+)
+def test_prefects_server_refuses_a_bad_parameter_by_the_schema_alone(flow, parameters, told):
+    with pytest.raises(ValidationError, match=told):
+        validate(parameters, flow.parameters.model_dump(), raise_on_error=True)
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters"),
+    [
+        *((study, {"recipes": [text]}) for text in ("arcnn-qf20", "arcnn-*", "*-qf[12]0")),
+        *((study, {"dataset": text}) for text in ("bsds500", "live1:all", "folder:/a b")),
+        (study, {"dataset": "bsds500:val+train", "evaluate_on": None}),
+        *((train, {"recipe": "arcnn-qf20", "stop_after": text}) for text in ("90", "1.5h", None)),
+    ],
+)
+def test_what_a_flow_takes_the_schema_allows(flow, parameters):
+    validate(parameters, flow.parameters.model_dump(), raise_on_error=True)
+    flow.validate_parameters(parameters)
 
 
 def test_every_dataset_and_spec_get_a_store_of_their_own():
