@@ -8,13 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .photographs import MAX_PIXELS, MIN_SIDE, left_out, padded, png_of, read_photograph
+from .photographs import (
+    BLANK,
+    MAX_PIXELS,
+    MIN_SIDE,
+    PhotographRejected,
+    left_out,
+    padded,
+    png_of,
+    read_photograph,
+)
 from .quantization_cells import within_cells
 from .spans import Tiling
 from .tiled import TILE, run, to_luma, to_unit
 
 MAX_PIXELS_AT_ONCE = 2_000_000
 """The cap for networks that see the whole image at once: their memory grows with it."""
+
+DAMAGED_ASKED = 'params={"damaged": "restore"}'
+"""What a caller gives to have what is left of a damaged photograph restored."""
 
 Program = Callable[..., Tensor]
 """Takes (N, 1, H, W) float32 in [0, 1] and, if it needs them, tables (N, 8, 8) float32; returns the
@@ -48,13 +60,16 @@ class ServedNetwork:
             self._tiling = Tiling(side=TILE, receptive_field=field, multiple=facts.multiple)
         self.max_pixels = MAX_PIXELS if self._tiling else MAX_PIXELS_AT_ONCE
 
-    def photograph(self, data: bytes) -> bytes:
+    def photograph(self, data: bytes, *, damaged: bool = False) -> bytes:
         """Return the PNG of a JPEG with its luma restored; colour and metadata stay.
 
         No coefficient moves farther than `within_cells` lets it, as in `qfactory restore`.
-        Raises PhotographRejected, a ValueError, with the reason for what cannot be restored.
+        Raises PhotographRejected, a ValueError, with the reason for what cannot be restored, and
+        for a file that is truncated or damaged unless `damaged` says to restore what there is.
         """
         photograph = read_photograph(data, max_pixels=self.max_pixels)
+        if not photograph.whole and not damaged:
+            raise PhotographRejected(f"{BLANK}; {DAMAGED_ASKED} restores the rest")
         for note in (*photograph.notes, *left_out(photograph, "png")):
             logger.warning(note)
         restored = self.luma(photograph.luma, photograph.table)
