@@ -24,6 +24,7 @@ from storage.registered import DIGEST_TAG, scores_of
 NOT_CHECKED = "not checked"
 CHANGED = 1
 LONG_TAGS = ("recipe_settings", "scores")
+SPARE = ("psnr_b", "recipe", "ssim", "age")
 
 
 def list_models(*, json: bool = False) -> None:
@@ -37,7 +38,7 @@ def list_models(*, json: bool = False) -> None:
     if json:
         print_json([model_json(versions) for versions in models])
         return
-    show_table([model_row(versions) for versions in models], "registered models")
+    show_table([model_row(versions) for versions in models], "registered models", spare=SPARE)
     if not models:
         notes.print("`qfactory study` trains and registers a network")
 

@@ -88,9 +88,13 @@ class Settings(BaseSettings):
         """Local folder of pictures and tables made for people."""
         return self.root / "reports"
 
-    def store_uri(self, name: str) -> str:
-        """Return the URI of the store of that name."""
-        return files.join(self.stores_root, name)
+    def store_uri(self, store: str) -> str:
+        """Return where a store is that a user names: by its path, its URI, or its name.
+
+        A name, without a `/`, is that of a folder here, else of a store below `stores_root`.
+        """
+        is_place = "/" in store or Path(store).exists()
+        return store if is_place else files.join(self.stores_root, store)
 
 
 @cache

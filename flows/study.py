@@ -59,7 +59,8 @@ def study(
         evaluate_on: sets to score on, the first decides on promotion; by default LIVE1 and
             Classic5, or the held-out photographs for `sample`
         name: name of the MLflow experiment
-        store: URI of the patch store; by default one is named after the dataset and the spec
+        store: name, path or URI of the patch store; by default it is named after the dataset and
+            the spec
         workers: training workers (default: QFACTORY_WORKERS)
         threads: CPU threads of a worker (default: all that a training alone can have); fewer let
             more trainings run side by side
