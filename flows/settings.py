@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from storage import files
+from storage import files, moved
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -106,8 +106,11 @@ def settings() -> Settings:
 def prepare_environment() -> None:
     """Set what Prefect, Ray and MLflow read when they are imported, unless the user has set it.
 
-    Called before they are imported: Prefect fixes its home folder at that moment.
+    Called before they are imported: Prefect fixes its home folder at that moment. The paths in a
+    workspace that was moved follow it.
     """
+    if settings().tracking_uri is None and settings().has_mlflow:
+        moved.follow(settings().root / "mlflow.db")
     if not settings().prefect_api_url:
         (settings().root / "prefect").mkdir(parents=True, exist_ok=True)
     embedded = {

@@ -18,6 +18,7 @@ from flows.parameters import (
     Workers,
 )
 from flows.recipe_graph import ordered_recipes
+from flows.registry_steps import tell_competitors
 from flows.report import WrittenReport
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
@@ -107,6 +108,8 @@ def run_study(
     check_batches(ordered, plan.workers)
     validated = find_validation_sets(ordered)
     evaluated = hashes_of(plan.evaluate_on)
+    if plan.register:
+        tell_competitors(ordered)
     with ray_session():
         room = cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)
         scanned = scan_sources(dataset, allow_evaluation_images)

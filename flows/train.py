@@ -27,6 +27,7 @@ from flows.parameters import (
     Workers,
 )
 from flows.progress import say
+from flows.registry_steps import tell_competitors
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.study_results import notes_of
@@ -126,6 +127,7 @@ def train(
     start = initial_weights or registered_weights(chosen)
     if start is not None:
         load_weights(start)  # a missing or damaged file is refused before anything runs
+    tell_competitors([chosen])
     tracker = open_tracker()
     with (
         ray_session(),

@@ -13,6 +13,7 @@ from flows.build_patches import build_patches, default_store
 from flows.data_steps import refuse_evaluation_images
 from flows.evaluate import evaluate
 from flows.model_steps import stoppable
+from flows.registry_steps import competitors
 from flows.score_tables import score_rows
 from flows.study import study
 from flows.study_steps import default_sets, spec_for
@@ -24,6 +25,7 @@ from pipeline.evaluate import compare
 from pipeline.jpeg import quantization_table
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.weights import save_weights
+from storage.registered import RegisteredVersion
 from storage.schema import PatchSpec, StoreError
 from tests.store_images import build, image_folder
 from tests.training_recipes import RECIPE
@@ -93,6 +95,22 @@ def test_prefects_server_refuses_a_bad_parameter_by_the_schema_alone(flow, param
 def test_what_a_flow_takes_the_schema_allows(flow, parameters):
     validate(parameters, flow.parameters.model_dump(), raise_on_error=True)
     flow.validate_parameters(parameters)
+
+
+def test_recipes_of_one_registered_model_are_told_and_one_may_have_its_own():
+    first, second = get_recipe("arcnn-qf10"), get_recipe("arcnn-fast-qf10")
+    assert first.model_name == second.model_name == "qfactory-arcnn-qf10"
+    assert competitors(second, [first, second], []) == ["arcnn-qf10"]
+    version = RegisteredVersion(
+        name=first.model_name, version=1, tags={"recipe": "arcnn-qf10-from-qf20"}, run_id=None
+    )
+    assert competitors(first, [first], [version]) == ["arcnn-qf10-from-qf20"]
+    own = replace(second, registered_as="fast-arcnn")
+    assert own.model_name == "fast-arcnn"
+    assert own.fingerprint == second.fingerprint, "its weights are the same"
+    assert competitors(own, [first, own], []) == []
+    with pytest.raises(ValueError, match="registered_as 'a/b'"):
+        replace(second, registered_as="a/b")
 
 
 def test_every_dataset_and_spec_get_a_store_of_their_own():
