@@ -114,14 +114,18 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _log_to_stderr() -> None:
-    """Show warnings; not the tracebacks that Prefect logs of errors which arrive here anyway."""
+    """Show warnings; not what Prefect logs of errors which arrive here anyway."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.addFilter(
         lambda record: (
             not (
                 "/prefect/" in record.pathname
-                and (record.exc_info or "/_internal/" in record.pathname)
+                and (
+                    record.exc_info
+                    or "/_internal/" in record.pathname
+                    or record.getMessage().startswith("Finished in state")
+                )
             )
         )
     )

@@ -77,7 +77,7 @@ def compare(
         answer["gate"] = asdict(found.decision)
         print_json(answer)
         return
-    show_table(found.rows, f"{second.uri} against {first.uri}", spare=SPARE)
+    show_table(found.rows, f"{first.uri}, {second.uri}, and what the second gains", spare=SPARE)
     if found.images is not None:
         i = found.images
         out.print(f"PSNR, image by image: {i.better} better, {i.worse} worse, {i.equal} equal")

@@ -11,7 +11,8 @@ from pipeline import datasets
 from pipeline.build_store import BuildProgress, build_store, told_rejects
 from pipeline.cluster import ray_map
 from pipeline.sources import ScannedImage, scan_images
-from storage import store_upkeep
+from pipeline.store_size import overlap_warning
+from storage import files, store_upkeep
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
 
@@ -53,6 +54,9 @@ def build_version(
     max_rejected_share: float,
 ) -> StoreVersion:
     """Bring a store up to date and return the version that is now current."""
+    is_new = not files.exists(files.join(uri, "CURRENT"))
+    if is_new and (warning := overlap_warning(spec, scanned)):
+        say(f"WARNING: {warning}")
     with progress(f"patches of {dataset}") as update:
 
         def shown(done: BuildProgress) -> None:

@@ -135,8 +135,9 @@ def register_network(
     same = {"weights_sha256": _sha256_of(result.weights)}
     same |= training_tags(recipe, version, initial_weights)
     found = registry.find_version(name, same)
+    what = "registered"
     if found is not None:
-        say(f"{found.uri} holds the same weights already; nothing new was registered")
+        what = "nothing new to register,"
     else:
         if run.run_id is None:
             raise RegistryError("the tracking server did not take the run")
@@ -167,7 +168,7 @@ def register_network(
     jpeg = gate_scores(comparison.jpeg, recipe.evaluation_qfs)
     rescore_champion(registry, name, jpeg, recipe)
     decision = registry.promotions.promote(name, found.version, scored, jpeg=jpeg)
-    say(f"registered {found.uri} as @{decision.alias}: {decision.reason}")
+    say(f"{what} {found.uri} is @{decision.alias}: {decision.reason}")
     return found, decision.alias
 
 

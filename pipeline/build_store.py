@@ -243,7 +243,7 @@ def _read_unchanged(image: ScannedImage) -> bytes:
 
 
 def _check_fits(luma: np.ndarray, spec: PatchSpec) -> None:
-    height, width = shape_to_cut(luma, spec)
+    height, width = shape_to_cut(luma.shape, spec)
     if min(height, width) < spec.side:
         found = f"{width}x{height}"
         if spec.degradation == "rescaled":

@@ -4,13 +4,18 @@ import hashlib
 import json
 import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline import store_size
+from pipeline.datasets import list_images
 from pipeline.jpeg import compress, quantization_table
+from pipeline.sources import scan_images
+from pipeline.store_size import expected_bytes, overlap_warning
 from storage import files
 from storage.patch_store import open_store, shard_uri
 from storage.schema import PatchSpec, StoreError
@@ -278,6 +283,19 @@ def test_an_image_that_changes_during_the_build_stops_it(photos, store):
     with pytest.raises(StoreError, match=r"005\.png changed"):
         build(photos, store, parallel=scan_then_change)
     assert not (store / "CURRENT").exists()
+
+
+def test_a_stride_far_below_the_side_is_warned_about_with_the_size(photos, monkeypatch):
+    spec = PatchSpec(side=64, stride=1, qfs=(10,), degradation="image")
+    scanned = scan_images(list_images(f"folder:{photos}", root=None, purpose="train"))
+    patches = 20 * (70 - 64 + 1) * (90 - 64 + 1)
+    assert expected_bytes(spec, scanned) == patches * 64 * 64 * 2
+    assert overlap_warning(spec, scanned) == ""
+    monkeypatch.setattr(store_size, "LARGE_BYTES", 1_000_000)
+    assert overlap_warning(spec, scanned).startswith(
+        "about 0.0 GB: at stride 1 a pixel lies in 4096 patches of 64x64; --stride 64 makes"
+    )
+    assert overlap_warning(replace(spec, stride=16), scanned) == ""
 
 
 def test_gc_removes_what_no_kept_version_names(photos, store):
