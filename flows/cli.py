@@ -38,6 +38,7 @@ patches = App(name="patches", help="Patch stores: build, look into, verify, clea
 patches.command(f"{FLOWS}:build", help="Cut a dataset into a patch store.")
 patches.command(f"{PATCHES}:list_stores", name="list", help="List stores and their versions.")
 patches.command(f"{PATCHES}:inspect", help="Show what a store holds; save a contact sheet.")
+patches.command(f"{PATCHES}:list_files", name="files", help="Print the paths of a version's files.")
 patches.command(f"{PATCHES}:verify", help="Compare every byte of a store with its version file.")
 patches.command(f"{PATCHES}:gc", help="Remove what no kept version names.")
 app.command(patches)
@@ -113,14 +114,18 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _log_to_stderr() -> None:
-    """Show warnings; not the tracebacks that Prefect logs of errors which arrive here anyway."""
+    """Show warnings; not what Prefect logs of errors which arrive here anyway."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.addFilter(
         lambda record: (
             not (
                 "/prefect/" in record.pathname
-                and (record.exc_info or "/_internal/" in record.pathname)
+                and (
+                    record.exc_info
+                    or "/_internal/" in record.pathname
+                    or record.getMessage().startswith("Finished in state")
+                )
             )
         )
     )

@@ -6,7 +6,7 @@ from functools import partial
 from flows.console import counted, notes, print_json, show_table, shown
 from flows.networks import OpenNetwork, open_network
 from flows.parameters import QualityFactors, References
-from flows.score_tables import result_rows
+from flows.score_tables import SPARE, result_rows
 from flows.scoring import score_beside_jpeg
 from flows.settings import settings
 from pipeline import datasets, published
@@ -36,7 +36,7 @@ def evaluate(
     Args:
         network: `jpeg`, models:/NAME@ALIAS, NAME (its champion), or a checkpoint's path or URI
         dataset: sets to score on
-        qf: JPEG quality factors of the inputs
+        qf: JPEG quality factors of the inputs, 1 to 100
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
         precision: what the network computes in; auto is bfloat16 where the processor has it and the
             network is known to lose less than 0.005 dB by it
@@ -96,7 +96,8 @@ def _answer(network: str, opened: OpenNetwork, scored: Sequence[Scored], *, json
             one.jpeg if isinstance(one, Comparison) else None,
         )
     ]
-    show_table(lines, "JPEG itself" if opened.restorer is None else network)
+    title = "JPEG itself" if opened.restorer is None else network
+    show_table(lines, title, spare=SPARE)
 
 
 def _report(

@@ -51,7 +51,7 @@ def evaluate(
     Args:
         network: `jpeg`, `models:/NAME@ALIAS`, NAME (its champion), or a checkpoint's path or URI
         dataset: sets to score on
-        qf: JPEG quality factors of the inputs
+        qf: JPEG quality factors of the inputs, 1 to 100
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
         report: file or URI of the HTML report (default: report.html in the workspace's
             reports/evaluate-NETWORK)

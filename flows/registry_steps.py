@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from threading import Lock
 
@@ -45,9 +45,31 @@ LOSS_IMAGES = 3
 PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
 
 
-def model_name(recipe: Recipe) -> str:
-    """Return the name that networks of a recipe are registered under."""
-    return f"qfactory-{recipe.architecture}-{recipe.label}"
+def tell_competitors(recipes: Sequence[Recipe]) -> None:
+    """Say which recipes will share a registered model, and its champion, with other recipes."""
+    try:
+        registry = ModelRegistry(settings().mlflow_uri)
+        known = registry.list_models() if settings().has_mlflow else {}
+    except RegistryError:
+        known = {}  # the training warns of it when it looks for what can be reused
+    for recipe in recipes:
+        if others := competitors(recipe, recipes, known.get(recipe.model_name, ())):
+            say(
+                f"{recipe.name} will be a version of {recipe.model_name} and compete for @champion "
+                f"with {', '.join(others)}; `registered_as` in a recipe names a model of its own"
+            )
+
+
+def competitors(
+    recipe: Recipe, trained: Iterable[Recipe], versions: Iterable[RegisteredVersion]
+) -> list[str]:
+    """Return the names of other recipes whose networks have the registered model of this one.
+
+    `trained` are the recipes of the same study, `versions` those that are registered already.
+    """
+    others = {other.name for other in trained if other.model_name == recipe.model_name}
+    others |= {version.tags.get("recipe", "unknown") for version in versions}
+    return sorted(others - {recipe.name})
 
 
 def training_tags(
@@ -78,7 +100,7 @@ def find_trained(
     if precision != "auto":
         wanted["precision"] = precision
     try:
-        versions = ModelRegistry(settings().mlflow_uri).versions(model_name(recipe))
+        versions = ModelRegistry(settings().mlflow_uri).versions(recipe.model_name)
     except RegistryError as error:
         say(f"WARNING: {recipe.name}: nothing can be reused, for {error}")
         return None
@@ -114,12 +136,13 @@ def register_network(
 ) -> tuple[RegisteredVersion, str]:
     """Register trained weights, unless the very same are registered, and apply the alias rule."""
     registry = ModelRegistry(settings().mlflow_uri)
-    name = model_name(recipe)
+    name = recipe.model_name
     same = {"weights_sha256": _sha256_of(result.weights)}
     same |= training_tags(recipe, version, initial_weights)
     found = registry.find_version(name, same)
+    what = "registered"
     if found is not None:
-        say(f"{found.uri} holds the same weights already; nothing new was registered")
+        what = "nothing new to register,"
     else:
         if run.run_id is None:
             raise RegistryError("the tracking server did not take the run")
@@ -150,7 +173,7 @@ def register_network(
     jpeg = gate_scores(comparison.jpeg, recipe.evaluation_qfs)
     rescore_champion(registry, name, jpeg, recipe)
     decision = registry.promotions.promote(name, found.version, scored, jpeg=jpeg)
-    say(f"registered {found.uri} as @{decision.alias}: {decision.reason}")
+    say(f"{what} {found.uri} is @{decision.alias}: {decision.reason}")
     return found, decision.alias
 
 

@@ -29,6 +29,8 @@ INTERFACE = {
     "table, or a list of these",
     "precision": 'with params={"precision": "float32"} or "bfloat16" it computes in that; else in '
     "bfloat16 where the processor has it and the tag bfloat16_loss_db is below 0.005",
+    "damaged": 'a truncated or damaged JPEG is an error; with params={"damaged": "restore"} what '
+    "can be decoded is restored, the rest is blank",
     "output": "a PNG's bytes for a JPEG, the same shape and type for an array",
 }
 
@@ -114,7 +116,14 @@ def add_code(served: ServedCode, folder: Path, model: Model) -> None:
         python_env="python_env.yaml",
     )
     # with the arrays' signature, pyfunc would refuse a JPEG's bytes
-    model.signature = ModelSignature(params=ParamSchema([ParamSpec("precision", "string", "auto")]))
+    model.signature = ModelSignature(
+        params=ParamSchema(
+            [
+                ParamSpec("damaged", "string", "refuse"),
+                ParamSpec("precision", "string", "auto"),
+            ]
+        )
+    )
     model.metadata = {**(model.metadata or {}), "interface": INTERFACE}
     model.model_size_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 

@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .photographs import MAX_PIXELS, MIN_SIDE, left_out, padded, png_of, read_photograph
+from .photographs import (
+    BLANK,
+    MAX_PIXELS,
+    MIN_SIDE,
+    PhotographRejected,
+    left_out,
+    padded,
+    png_of,
+    read_photograph,
+)
 from .precision import Precision, PrecisionChoice, autocast, checked, inference_precision
 from .quantization_cells import within_cells
 from .spans import Tiling
@@ -16,6 +25,9 @@ from .tiled import TILE, run, to_luma, to_unit
 
 MAX_PIXELS_AT_ONCE = 2_000_000
 """The cap for networks that see the whole image at once: their memory grows with it."""
+
+DAMAGED_ASKED = 'params={"damaged": "restore"}'
+"""What a caller gives to have what is left of a damaged photograph restored."""
 
 Program = Callable[..., Tensor]
 """Takes (N, 1, H, W) float32 in [0, 1] and, if it needs them, tables (N, 8, 8) float32; returns the
@@ -62,13 +74,16 @@ class ServedNetwork:
         """Return the same network in a precision; `auto` is bfloat16 where little is lost by it."""
         return ServedNetwork(self._program, self._facts, precision)
 
-    def photograph(self, data: bytes) -> bytes:
+    def photograph(self, data: bytes, *, damaged: bool = False) -> bytes:
         """Return the PNG of a JPEG with its luma restored; colour and metadata stay.
 
         No coefficient moves farther than `within_cells` lets it, as in `qfactory restore`.
-        Raises PhotographRejected, a ValueError, with the reason for what cannot be restored.
+        Raises PhotographRejected, a ValueError, with the reason for what cannot be restored, and
+        for a file that is truncated or damaged unless `damaged` says to restore what there is.
         """
         photograph = read_photograph(data, max_pixels=self.max_pixels)
+        if not photograph.whole and not damaged:
+            raise PhotographRejected(f"{BLANK}; {DAMAGED_ASKED} restores the rest")
         for note in (*photograph.notes, *left_out(photograph, "png")):
             logger.warning(note)
         restored = self.luma(photograph.luma, photograph.table)
