@@ -79,6 +79,16 @@ def test_no_number_and_no_name_is_broken_however_narrow(width, monkeypatch):
         assert f"{row['psnr']:.2f}" in shown.split() if row["psnr"] != "" else True
 
 
+def test_of_two_columns_a_long_value_stays_in_one_piece_on_its_line(monkeypatch):
+    paper = Console(width=40, soft_wrap=True)
+    monkeypatch.setattr(console, "out", paper)
+    rows = [{"tag": "recipe", "value": "quickres"}, {"tag": "weights", "value": "/a[1]" * 20}]
+    with paper.capture() as capture:
+        console.show_table(rows, "tags")
+    lines = capture.get().splitlines()
+    assert lines == ["tags", "recipe   quickres", f"weights  {'/a[1]' * 20}"]
+
+
 def test_jpeg_itself_has_its_own_published_rows():
     assert open_network("jpeg") == OpenNetwork(restorer=None, architecture="jpeg", label="JPEG")
     rows = result_rows("JPEG", compared("classic5", [10]).jpeg, "jpeg")
