@@ -172,9 +172,18 @@ def _table(
 
 
 def _print_lines(rows: Sequence[Mapping[str, object]], title: str | None) -> None:
-    """Print each row as a heading, its first value, and below it a line a further value."""
+    """Print each row as a heading, its first value, and below it a line a further value.
+
+    Of two values a row is one line.
+    """
     if title:
         out.print(f"[italic]{escape(title)}[/]")
+    if len(rows[0]) == 2:
+        texts = [[_text(name, value) for name, value in row.items()] for row in rows]
+        width = max(len(first) for first, _ in texts)
+        for first, second in texts:
+            out.print(f"[bold]{escape(first):{width}}[/]  {escape(second)}")
+        return
     names = {name: HEADINGS.get(name, name) for name in rows[0]}
     width = max(map(len, names.values()))
     for row in rows:

@@ -116,11 +116,13 @@ def workspace(tmp_path_factory):
 def answers(workspace):
     """Command -> what it answered in a workspace where nothing was made yet."""
     commands = [command for command, _ in (*MISTAKES, *REFUSED_BY_FLOWS, *ANSWERS)]
-    return dict(zip(commands, several(workspace, commands), strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        return dict(zip(commands, several(workspace, commands), strict=True))
 
 
 def environment(folder, **variables):
-    foreign = ("COLUMNS", "QFACTORY_", "PREFECT_", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+    foreign = ("QFACTORY_", "PREFECT_", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "QFACTORY_WORKSPACE": str(folder / "workspace"), **variables}
 
