@@ -75,6 +75,7 @@ models.command(f"{REGISTRY}:show_model", name="show", help="Show a version: card
 models.command("flows.cli_compare:compare", help="Compare two versions, and ask the gate.")
 models.command(f"{REGISTRY}:promote", help="Make a version champion, if the gate or --force says.")
 models.command(f"{REGISTRY}:rollback", help="Go back to the champion before.")
+models.command("flows.cli_models:check", help="Can a network be trained, exported and tiled?")
 models.command(
     "flows.cli_models:complexity",
     help="Parameters, memory, multiply-adds, receptive field of every network.",
@@ -129,7 +130,7 @@ def _log_to_stderr() -> None:
             )
         )
     )
-    logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler])
+    logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler], force=True)
 
 
 def _is_explained(error: Exception) -> bool:

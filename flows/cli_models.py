@@ -2,9 +2,10 @@
 
 from dataclasses import asdict
 
-from flows.console import notes, print_json, show_table, shown
+from flows.console import notes, out, print_json, show_table, shown
 from models import ARCHITECTURES, build_model
 from models import complexity as measuring
+from pipeline.network_check import check_network
 
 LEGEND = (
     "memory: parameters + 2 x activations + input for 40x40 pixels in float32, MiB, as the papers "
@@ -31,6 +32,22 @@ def complexity(*names: str, json: bool = False) -> None:
         return
     show_table([_readable(row) for row in rows])
     notes.print(LEGEND)
+
+
+def check(*names: str) -> None:
+    """Tell whether networks keep the rules of ARCHITECTURES, as a study does before it begins.
+
+    Exit code 2 with what to change, and in which file, for the first that does not.
+
+    Args:
+        names: networks (default: all); each as its paper has it, without options
+    """
+    for name in names or sorted(ARCHITECTURES):
+        found = check_network(name, quick=False)
+        out.print(
+            f"{name}: {found.layers} layers, any size, exports; receptive field "
+            f"{found.receptive_field} measured, {build_model(name).receptive_field} declared"
+        )
 
 
 def _readable(row: dict[str, object]) -> dict[str, object]:

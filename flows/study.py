@@ -7,6 +7,7 @@ from prefect import flow
 
 from flows.data_steps import refuse_evaluation_images, scan_sources
 from flows.model_steps import TrainedModel, TrainingPlan, check_batches, use_gpus
+from flows.network_checks import check_networks
 from flows.parameters import (
     Name,
     PrecisionChoice,
@@ -108,6 +109,7 @@ def run_study(
     check_batches(ordered, plan.workers)
     validated = find_validation_sets(ordered)
     evaluated = hashes_of(plan.evaluate_on)
+    check_networks(ordered)
     if plan.register:
         tell_competitors(ordered)
     with ray_session():

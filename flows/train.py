@@ -16,6 +16,7 @@ from flows.model_steps import (
     train_network,
     training_name,
 )
+from flows.network_checks import check_networks
 from flows.parameters import (
     PrecisionChoice,
     RecipeName,
@@ -127,6 +128,7 @@ def train(
     start = initial_weights or registered_weights(chosen)
     if start is not None:
         load_weights(start)  # a missing or damaged file is refused before anything runs
+    check_networks([chosen])
     tell_competitors([chosen])
     tracker = open_tracker()
     with (

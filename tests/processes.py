@@ -1,5 +1,6 @@
 """Which ports a test may take, and which processes it left behind."""
 
+import os
 import random
 import socket
 from collections.abc import Sequence
@@ -9,6 +10,13 @@ RAY = ("raylet", "gcs_server", "ray::")
 PREFECT = "uvicorn"
 PORTS = range(20_000, 32_000)
 """Between Ray's workers' ports and those that the kernel hands out to whoever asks for any."""
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment without what would lead commands to other servers."""
+    foreign = ("QFACTORY_", "PREFECT_", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**kept, **variables}
 
 
 def free_port() -> int:

@@ -1,7 +1,6 @@
 """The command line as people type it: answers, refusals, exit codes."""
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 
 from storage.mlflow_client import open_client
 from tests.flow_workspace import embedded_workspace, prefect_database
-from tests.processes import services_of
+from tests.processes import clean_environment, services_of
 from tests.store_images import build, image_folder
 
 pytestmark = pytest.mark.slow
@@ -122,9 +121,7 @@ def answers(workspace):
 
 
 def environment(folder, **variables):
-    foreign = ("QFACTORY_", "PREFECT_", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**kept, "QFACTORY_WORKSPACE": str(folder / "workspace"), **variables}
+    return clean_environment(**{"QFACTORY_WORKSPACE": str(folder / "workspace"), **variables})
 
 
 @pytest.mark.parametrize(("command", "told"), MISTAKES)
