@@ -110,8 +110,7 @@ def _registered(*, strict: bool) -> Sequence[UsedNetwork]:
 def _shipped() -> Sequence[UsedNetwork]:
     """Return the shipped networks; where there are blind ones, only those.
 
-    quickres-blind is better than the shipped networks for QF 10 at that very quality factor: 0.68
-    dB of gain on BSDS500 test images, quickres-qf10 0.65.
+    The blind ones are better than quickres-qf10 at that very quality factor.
     """
     found = []
     for name in shipped_weights():

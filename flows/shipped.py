@@ -12,8 +12,8 @@ from storage import files
 from storage.gate import GateScores
 
 ZOO = PROJECT / "models" / "zoo"
-PREFERRED = ("quickres-blind", "quickres-qf10")
-"""Of shipped networks of the same quality factors, those that score better on LIVE1."""
+PREFERRED = ("unet-blind", "quickres-blind", "quickres-qf10")
+"""The shipped networks by their scores on LIVE1, the best first."""
 RECORD = ZOO / "precision.json"
 """Name -> SHA-256 of a shipped file, and the most PSNR in dB that its network loses by bfloat16 on
 LIVE1, at one of its quality factors that photographs are restored at (pipeline.restore.GOOD_QF and
@@ -23,7 +23,8 @@ below). Made by tests/benchmarks/precision.py."""
 def shipped_weights() -> dict[str, Path]:
     """Return the shipped weights by name, those before others that are to be preferred."""
     found = {path.stem: path for path in sorted(ZOO.glob("*.safetensors"))}
-    return {name: found[name] for name in sorted(found, key=lambda n: (n not in PREFERRED, n))}
+    preferred = [name for name in PREFERRED if name in found]
+    return {name: found[name] for name in dict.fromkeys((*preferred, *found))}
 
 
 def digest_of(weights: str) -> str:

@@ -1,6 +1,8 @@
 """Recipes for UNet: one network for every quality factor, on pairs made while they load."""
 
-from pipeline.recipes.base import Recipe, Stage
+from dataclasses import replace
+
+from pipeline.recipes.base import Recipe, Stage, Transfer
 from storage.schema import PatchSpec
 
 QFS = tuple(range(5, 96))
@@ -13,7 +15,7 @@ QUICK_PATCHES = PatchSpec(side=64, stride=32, qfs=QUICK_QFS, degradation="image"
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
-    return (blind(), *(quick(qf) for qf in QUICK_QFS))
+    return (blind(), next_cycle(), *(quick(qf) for qf in QUICK_QFS))
 
 
 def blind() -> Recipe:
@@ -42,6 +44,19 @@ def blind() -> Recipe:
         stages=(stage,),
         ema_decay=0.999,
         source="Chosen here by measurement",
+    )
+
+
+def next_cycle() -> Recipe:
+    """Return the recipe that goes on from the blind network's weights, or from its own.
+
+    A cycle ends at a small learning rate with weights worth keeping; any number of them follow each
+    other, on whatever machine there is. Larger crops show the network more of its surroundings.
+    """
+    first = blind()
+    stage = replace(first.stages[0], steps=12_000, batch=4, lr=1e-3, side=128)
+    return replace(
+        first, name="unet-next-blind", stages=(stage,), init_from=Transfer(recipe=first.name)
     )
 
 

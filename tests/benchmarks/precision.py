@@ -1,15 +1,16 @@
 """What bfloat16 costs and saves the shipped networks: PSNR and seconds on LIVE1, beside float32.
 
-Usage: QFACTORY_DATASETS=FOLDER python -m tests.benchmarks.precision
+Usage: QFACTORY_DATASETS=FOLDER python -m tests.benchmarks.precision [NAME...]
 
-Each network restores every image at each of its quality factors, in float32 and in bfloat16 right
-after. The most that it loses at one of those that `restore` uses it at, up to GOOD_QF, goes to
-models/zoo/precision.json with the SHA-256 of its file; all numbers go to results/precision.json. It
-takes a processor that computes in bfloat16.
+Each network, or those named, restores every image at those of its quality factors that are in QFS,
+in float32 and in bfloat16 right after. The most that it loses at one of those that `restore` uses
+it at, up to GOOD_QF, goes to models/zoo/precision.json with the SHA-256 of its file; all numbers go
+to results/precision.json. It takes a processor that computes in bfloat16.
 """
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from flows.shipped import RECORD, shipped_weights
 from pipeline.datasets import list_images
 from pipeline.evaluate import load_images
 from pipeline.precision import Precision, choose_precision, processor_name
-from pipeline.precision_loss import Scores, in_both_precisions, loss_db
+from pipeline.precision_loss import Scores, in_both_precisions, loss_db, middles
 from pipeline.restore import GOOD_QF
 from pipeline.tiles import Restorer, network_restorer
 from pipeline.weights import load_network
@@ -32,6 +33,7 @@ from tests.benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent / "results" / "precision.json"
 DATASET = "live1"
+QFS = (10, 20, 30, 40, 60, 80)
 
 
 @dataclass
@@ -52,16 +54,23 @@ class Clock:
         return restore
 
 
-def measure(weights: Path, qfs: Sequence[int] = ()) -> tuple[Scores, dict[Precision, Clock]]:
-    """Score shipped weights on LIVE1 in both precisions, on the CPU; at all their QFs if none."""
+def measure(
+    weights: Path, qfs: Sequence[int] = (), side: int | None = None
+) -> tuple[Scores, dict[Precision, Clock]]:
+    """Score shipped weights on LIVE1 in both precisions, on the CPU; at QFS if none are given.
+
+    With `side` only the middle of each image, so many pixels high and wide.
+    """
     origin, network = load_network(str(weights))
+    trained = [qf for qf in QFS if qf in origin.qfs]
     images = load_images(list_images(DATASET, root=settings().datasets_root, purpose="evaluate"))
+    images = images if side is None else middles(images, side)
     clocks: dict[Precision, Clock] = {"float32": Clock(), "bfloat16": Clock()}
 
     def restorer_in(precision: Precision) -> Restorer:
         return clocks[precision].timed(network_restorer(network, "cpu", precision=precision))
 
-    return in_both_precisions(restorer_in, images, qfs or origin.qfs), clocks
+    return in_both_precisions(restorer_in, images, qfs or trained), clocks
 
 
 def used_at(scores: Scores) -> Scores:
@@ -77,15 +86,19 @@ def row_of(scores: Scores, clocks: Mapping[Precision, Clock]) -> dict[str, objec
     return {"bfloat16_loss_db": losses, "seconds_per_mpx": seconds}
 
 
-def main() -> None:
-    """Measure, and write both files."""
+def main(names: Sequence[str]) -> None:
+    """Measure, and write both files; what they hold of other networks stays."""
     cpu = torch.device("cpu")
     choose_precision("bfloat16", cpu)
-    found = {name: measure(weights) for name, weights in shipped_weights().items()}
-    record = {
+    shipped = shipped_weights()
+    found = {name: measure(shipped[name]) for name in names or shipped}
+    kept = {name: one for name, one in json.loads(RECORD.read_text()).items() if name in shipped}
+    record = kept | {
         name: {"sha256": sha256_of(name), "bfloat16_loss_db": round(loss_db(used_at(scores)), 5)}
         for name, (scores, _) in found.items()
     }
+    before = json.loads(RESULTS.read_text())["results"]
+    rows = {name: before[name] for name in shipped if name in before}
     report = {
         "command": "python -m tests.benchmarks.precision",
         "date": datetime.now(UTC).date().isoformat(),
@@ -94,7 +107,7 @@ def main() -> None:
         "packages": {"torch": torch.__version__},
         "what": f"PSNR that bfloat16 loses on {DATASET} at each quality factor of a network, dB, "
         "and seconds a megapixel over all of them",
-        "results": {name: row_of(*both) for name, both in found.items()},
+        "results": rows | {name: row_of(*both) for name, both in found.items()},
     }
     RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")
@@ -106,4 +119,4 @@ def sha256_of(name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
