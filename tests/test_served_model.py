@@ -520,8 +520,9 @@ def asking(photograph: bytes, **more: object) -> bytes:
 @in_a_clean_environment
 def test_a_server_answers_a_jpeg_with_a_png_and_lives_on_after_bad_requests(server, opened):
     photograph = colour_jpeg()
+    cut = photograph[: len(photograph) * 2 // 3]
     cmyk = jpeg_of(Image.fromarray(data.astronaut()[:40, :50]).convert("CMYK"))
-    cut, png = photograph[: len(photograph) * 2 // 3], LIGHTER.predict(grey_jpeg())
+    png = LIGHTER.predict(grey_jpeg())
     assert isinstance(png, bytes)
     bad = {
         asking(b"hello"): "image 1 of 1: not a JPEG: it does not begin as one",
