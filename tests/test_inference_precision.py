@@ -41,17 +41,6 @@ NAMES = sorted(shipped_weights())
 CAMERA = np.ascontiguousarray(data.camera()[120:251, 180:273])
 
 
-@pytest.fixture
-def processor(monkeypatch):
-    """Return a function that makes this the processor of another machine."""
-
-    def becomes(units):
-        monkeypatch.setattr(precision, "bfloat16_units", lambda device: units)
-
-    becomes("AVX512-BF16")  # torch computes in bfloat16 everywhere, if slowly
-    return becomes
-
-
 @pytest.fixture(scope="module")
 def compressed():
     return compress(CAMERA, 10)[0]

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.precision import bfloat16_units, choose_precision, processor_name
-from pipeline.served import precision
 from pipeline.training import main, train
 from pipeline.training_job import Part
 from storage.checkpoints import load_checkpoint
@@ -19,17 +18,6 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("precision"))
-
-
-@pytest.fixture
-def processor(monkeypatch):
-    """Return a function that makes this the processor of another machine."""
-
-    def becomes(units):
-        monkeypatch.setattr(precision, "bfloat16_units", lambda device: units)
-
-    becomes("AVX512-BF16")  # torch computes in bfloat16 everywhere, if slowly
-    return becomes
 
 
 def weights_of(result):

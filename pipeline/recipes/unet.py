@@ -43,7 +43,10 @@ def blind() -> Recipe:
         frequent_qfs=FREQUENT_QFS,
         stages=(stage,),
         ema_decay=0.999,
-        source="Chosen here by measurement",
+        source=(
+            "Chosen here. Muon was held against AdamW over 500 steps; rate, batch and crops were "
+            "not compared"
+        ),
     )
 
 
@@ -62,20 +65,7 @@ def next_cycle() -> Recipe:
 
 def quick(qf: int) -> Recipe:
     """Return the recipe for one quality factor that takes half a minute on two CPU cores."""
-    stage = Stage(
-        name="restore",
-        steps=1_050,
-        batch=8,
-        loss="log_mse",
-        optimizer="muon",
-        lr=3e-3,
-        last_layer_lr_scale=0.5,
-        weight_decay=1e-4,
-        clip_norm=1.0,
-        schedule="cosine",
-        warmup_steps=50,
-        augment=True,
-    )
+    stage = replace(blind().stages[0], steps=1_050, lr=3e-3, warmup_steps=50, side=None)
     return Recipe(
         name=f"unet-quick-qf{qf}",
         architecture="unet",

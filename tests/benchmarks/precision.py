@@ -24,7 +24,7 @@ from flows.settings import settings
 from flows.shipped import RECORD, shipped_weights
 from pipeline.datasets import list_images
 from pipeline.evaluate import load_images
-from pipeline.precision import Precision, choose_precision, processor_name
+from pipeline.precision import Precision, choose_precision
 from pipeline.precision_loss import Scores, in_both_precisions, loss_db, middles
 from pipeline.restore import GOOD_QF
 from pipeline.tiles import Restorer, network_restorer
@@ -88,8 +88,7 @@ def row_of(scores: Scores, clocks: Mapping[Precision, Clock]) -> dict[str, objec
 
 def main(names: Sequence[str]) -> None:
     """Measure, and write both files; what they hold of other networks stays."""
-    cpu = torch.device("cpu")
-    choose_precision("bfloat16", cpu)
+    choose_precision("bfloat16", torch.device("cpu"))
     shipped = shipped_weights()
     found = {name: measure(shipped[name]) for name in names or shipped}
     kept = {name: one for name, one in json.loads(RECORD.read_text()).items() if name in shipped}
@@ -102,7 +101,7 @@ def main(names: Sequence[str]) -> None:
     report = {
         "command": "python -m tests.benchmarks.precision",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {**machine(), "bfloat16": processor_name(cpu)},
+        "machine": machine(),
         "threads": torch.get_num_threads(),
         "packages": {"torch": torch.__version__},
         "what": f"PSNR that bfloat16 loses on {DATASET} at each quality factor of a network, dB, "
