@@ -64,7 +64,7 @@ def next_cycle() -> Recipe:
 
 
 def quick(qf: int) -> Recipe:
-    """Return the recipe for one quality factor that takes half a minute on two CPU cores."""
+    """Return the recipe for one quality factor that takes about 40 seconds on two CPU cores."""
     stage = replace(blind().stages[0], steps=1_050, lr=3e-3, warmup_steps=50, side=None)
     return Recipe(
         name=f"unet-quick-qf{qf}",
@@ -74,5 +74,5 @@ def quick(qf: int) -> Recipe:
         qfs=(qf,),
         stages=(stage,),
         ema_decay=0.995,
-        source="Chosen here by measurement: the most gain in half a minute on two CPU cores",
+        source="Chosen here: 1.0 dB over JPEG in about 40 seconds on two CPU cores",
     )
