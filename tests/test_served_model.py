@@ -538,7 +538,7 @@ def test_a_server_answers_a_jpeg_with_a_png_and_lives_on_after_bad_requests(serv
         asking(png): "image 1 of 1: not a JPEG: it does not begin as one",
         asking(cut): "image 1 of 1: truncated or damaged",
         b'{"inputs": ["' + b"A" * 100_000_000 + b'"]}': "image 1 of 1: a JPEG of 75,000,000 bytes",
-        b"garbage": "Ensure that input is a valid JSON formatted string",
+        b"garbage": "Invalid input. Ensure that input is a valid JSON formatted string",
         b"{}": "The input must be a JSON dictionary with exactly one of the input fields",
     }
     for body, sentence in bad.items():
