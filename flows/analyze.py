@@ -8,7 +8,15 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 
 from flows.model_steps import TrainedModel, TrainingPlan
-from flows.parameters import ComparisonName, Reference, References, Steps, Threads, Workers
+from flows.parameters import (
+    ComparisonName,
+    PrecisionChoice,
+    Reference,
+    References,
+    Steps,
+    Threads,
+    Workers,
+)
 from flows.score_tables import Row, label_of
 from flows.settings import settings
 from flows.side_by_side import Outcome
@@ -53,6 +61,7 @@ def analyze(
     evaluate_on: References | None = None,
     workers: Workers | None = None,
     threads: Threads | None = None,
+    precision: PrecisionChoice = "auto",
     fresh: bool = False,
 ) -> Analysis:
     """Train recipes that differ in one thing for equally many steps, and compare them.
@@ -68,6 +77,7 @@ def analyze(
             for `sample`
         workers: training workers (default: QFACTORY_WORKERS)
         threads: CPU threads of a worker (default: all that a training alone can have)
+        precision: `auto` is bfloat16 where the device computes in it, else float32
         fresh: train from the start even if checkpoints of the same training exist
     """
     chosen = get_comparison(comparison)
@@ -77,6 +87,7 @@ def analyze(
         evaluate_on=tuple(evaluate_on or default_sets(dataset)),
         workers=workers or settings().workers,
         threads=threads,
+        precision=precision,
         fresh=fresh,
         register=False,
     )

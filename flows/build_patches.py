@@ -12,6 +12,7 @@ from flows.runtime import open_tracker, ray_session
 from flows.settings import settings
 from pipeline.build_store import MAX_REJECTED_SHARE
 from pipeline.datasets import FOLDER
+from storage import files
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
 
@@ -34,20 +35,20 @@ def build_patches(
 
     Args:
         dataset: what to cut, such as `bsds500`, `bsds500:train` or `folder:PATH`
-        side: height and width of a patch, in pixels
-        stride: distance between patches, in pixels
-        qf: JPEG quality factors, a column each (default: 10 20 30 40)
+        side: height and width of a patch in pixels, a multiple of 8 from 32 to 224
+        stride: distance between patches in pixels, 1 or more
+        qf: JPEG quality factors, 1 to 100, a column each (default: 10 20 30 40)
         degradation: `image` compresses the image and cuts it, `patch` the other way round,
             `rescaled` makes the image smaller first, `none` keeps originals alone, for recipes that
             compress what they load
-        store: URI of the store; by default one is named after the dataset and the spec
+        store: name, path or URI of the store; by default it is named after the dataset and the spec
         repair: read every shard again and rewrite the damaged ones
         max_rejected_share: share of unusable images above which the build fails
         allow_evaluation_images: whether images of LIVE1 and Classic5 may be trained on
     """
     qfs = qf or (() if degradation == "none" else DEFAULT_QFS)
     spec = PatchSpec(side=side, stride=stride, qfs=tuple(qfs), degradation=degradation)
-    uri = store or default_store(dataset, spec)
+    uri = chosen_store(store, dataset, spec)
     tracker = open_tracker()
     with ray_session(), tracker, tracker.study("patches", run_name=dataset) as run:
         scanned = scan_sources(dataset, allow_evaluation_images)
@@ -57,10 +58,15 @@ def build_patches(
     return version
 
 
+def chosen_store(store: str | None, dataset: str, spec: PatchSpec) -> str:
+    """Return the URI of the store that a user names, or of the one that is meant by default."""
+    return default_store(dataset, spec) if store is None else settings().store_uri(store)
+
+
 def default_store(dataset: str, spec: PatchSpec) -> str:
     """Return the URI of the store that a dataset and a spec get when none is named."""
     what = f"{_short_name(dataset)}-{spec.side}px-stride{spec.stride}-{spec.degradation}"
-    return settings().store_uri(f"{what}-{spec.fingerprint[:8]}")
+    return files.join(settings().stores_root, f"{what}-{spec.fingerprint[:8]}")
 
 
 def _short_name(dataset: str) -> str:

@@ -38,6 +38,7 @@ patches = App(name="patches", help="Patch stores: build, look into, verify, clea
 patches.command(f"{FLOWS}:build", help="Cut a dataset into a patch store.")
 patches.command(f"{PATCHES}:list_stores", name="list", help="List stores and their versions.")
 patches.command(f"{PATCHES}:inspect", help="Show what a store holds; save a contact sheet.")
+patches.command(f"{PATCHES}:list_files", name="files", help="Print the paths of a version's files.")
 patches.command(f"{PATCHES}:verify", help="Compare every byte of a store with its version file.")
 patches.command(f"{PATCHES}:gc", help="Remove what no kept version names.")
 app.command(patches)

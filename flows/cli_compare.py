@@ -7,6 +7,7 @@ from flows.cli_registry import open_registry
 from flows.console import counted, out, print_json, show_table, shown
 from flows.networks import open_network
 from flows.parameters import QualityFactors, Reference
+from flows.score_tables import SPARE
 from flows.scoring import gate_scores
 from flows.settings import settings
 from pipeline import datasets
@@ -76,7 +77,7 @@ def compare(
         answer["gate"] = asdict(found.decision)
         print_json(answer)
         return
-    show_table(found.rows, f"{second.uri} against {first.uri}")
+    show_table(found.rows, f"{first.uri}, {second.uri}, and what the second gains", spare=SPARE)
     if found.images is not None:
         i = found.images
         out.print(f"PSNR, image by image: {i.better} better, {i.worse} worse, {i.equal} equal")

@@ -2,7 +2,7 @@
 
 import sys
 
-from flows.console import out, show_table, shown
+from flows.console import out, print_json, show_table, shown
 from flows.settings import settings
 from pipeline import verify as verification
 from pipeline.datasets import DATASETS, DatasetError, list_images
@@ -10,8 +10,12 @@ from pipeline.fetch import FetchProgress
 from pipeline.fetch import fetch as fetch_files
 
 
-def list_datasets() -> None:
-    """List the known datasets and how many of their images are there."""
+def list_datasets(*, json: bool = False) -> None:
+    """List the known datasets and how many of their images are there.
+
+    Args:
+        json: print one JSON array of rows and nothing else
+    """
     root = settings().datasets_root
     rows = []
     for dataset in DATASETS.values():
@@ -29,6 +33,9 @@ def list_datasets() -> None:
                     "what": f"{dataset.description}; {dataset.licence}" if number == 0 else "",
                 }
             )
+    if json:
+        print_json(rows)
+        return
     show_table(rows, f"datasets below {root}; any folder: folder:PATH")
 
 

@@ -6,12 +6,13 @@ from functools import partial
 from flows.console import counted, notes, print_json, show_table, shown
 from flows.networks import OpenNetwork, open_network
 from flows.parameters import QualityFactors, References
-from flows.score_tables import result_rows
+from flows.score_tables import SPARE, result_rows
 from flows.scoring import score_beside_jpeg
 from flows.settings import settings
 from pipeline import datasets, published
 from pipeline.degrade import STANDARD, Protocol
 from pipeline.evaluate import load_images
+from pipeline.precision import PrecisionChoice
 from pipeline.scores import Comparison, EvaluationResult, write_csv
 
 Scored = Comparison | EvaluationResult
@@ -24,6 +25,7 @@ def evaluate(
     dataset: References,
     qf: QualityFactors,
     degradation: Protocol = STANDARD,
+    precision: PrecisionChoice = "float32",
     json: bool = False,
     csv: str | None = None,
     report: str | None = None,
@@ -34,8 +36,10 @@ def evaluate(
     Args:
         network: `jpeg`, models:/NAME@ALIAS, NAME (its champion), or a checkpoint's path or URI
         dataset: sets to score on
-        qf: JPEG quality factors of the inputs
+        qf: JPEG quality factors of the inputs, 1 to 100
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
+        precision: what the network computes in; auto is bfloat16 where the processor has it and the
+            network is known to lose less than 0.005 dB by it
         json: print one JSON array of rows and nothing else; `published` in a row lists what papers
             print of the same network
         csv: file or URI for every image's values, the means, and below each what papers print
@@ -50,10 +54,10 @@ def evaluate(
         from flows.command_runs import run_flow
         from flows.evaluate import evaluate as evaluate_flow
 
-        done = run_flow(evaluate_flow, network, dataset, qf, degradation, report)
+        done = run_flow(evaluate_flow, network, dataset, qf, degradation, report, precision)
         opened, scored, made = done.opened, done.scored, done.report is not None
     else:
-        opened = open_network(network)
+        opened = open_network(network, precision)
         scored = [_score(opened, reference, qf, degradation) for reference in dataset]
         made = True
     _answer(network, opened, scored, json=json)
@@ -93,7 +97,8 @@ def _answer(network: str, opened: OpenNetwork, scored: Sequence[Scored], *, json
             one.jpeg if isinstance(one, Comparison) else None,
         )
     ]
-    show_table(lines, "JPEG itself" if opened.restorer is None else network)
+    title = "JPEG itself" if opened.restorer is None else network
+    show_table(lines, title, spare=SPARE)
 
 
 def _report(

@@ -2,59 +2,83 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import wraps
 from typing import Any, cast
 
 from flows import reporting
 from flows.build_patches import build_patches
 from flows.command_runs import run_flow
-from flows.console import out, show_table
+from flows.console import out, print_json, show_table
+from flows.flow_commands import runs
 from flows.model_steps import TrainedModel
 from flows.restore_batch import RestoredBatch, table_of
 from flows.restore_batch import restore_batch as restore_batch_flow
-from flows.score_tables import Row
+from flows.score_tables import SPARE, Row
 from flows.study import study as study_flow
 from flows.study_results import StudyError, StudyResult, rows_of
 from flows.train import TrainingSlice
 from flows.train import train as train_flow
 from storage.patch_store import StoreVersion
 
+LARGE = ("history", "scores")
+"""Of a TrainedModel: what MLflow holds and no answer repeats."""
 
-@wraps(build_patches.fn)
-def build(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
+
+@runs(build_patches)
+def build(*arguments: Any, json: bool = False, **options: Any) -> None:  # noqa: ANN401
     """Run the flow and name the store."""
     version = cast(StoreVersion, run_flow(build_patches, *arguments, **options))
+    if json:
+        facts = {name: getattr(version, name) for name in ("uri", "number", "rows", "bytes")}
+        print_json({**facts, "rejected": [asdict(reject) for reject in version.rejected]})
+        return
     out.print(f"{version.name}: {version.rows:,} patches, {version.bytes / 1e6:.1f} MB")
 
 
-@wraps(restore_batch_flow.fn)
-def restore_batch(*arguments: Any, **options: Any) -> int:  # noqa: ANN401 - the flow's own parameters
+@runs(restore_batch_flow)
+def restore_batch(*arguments: Any, json: bool = False, **options: Any) -> int:  # noqa: ANN401
     """Run the flow and show what became of the photographs; 1 if some have no output."""
     result = cast(RestoredBatch, run_flow(restore_batch_flow, *arguments, **options))
-    show_table(table_of(result))
-    out.print(f"\n{result.manifest}: a row a photograph; restored with {result.networks}")
+    if json:
+        print_json(asdict(result))
+    else:
+        show_table(table_of(result))
+        out.print(f"\n{result.manifest}: a row a photograph; restored with {result.networks}")
     return 1 if result.failed else 0
 
 
-@wraps(study_flow.fn)
-def study(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
+@runs(study_flow)
+def study(*arguments: Any, json: bool = False, **options: Any) -> None:  # noqa: ANN401
     """Run the flow and show the table, the pictures, and where to look further."""
+    show = _study_as_json if json else _show_study
     try:
-        _show_study(cast(StudyResult, run_flow(study_flow, *arguments, **options)))
+        show(cast(StudyResult, run_flow(study_flow, *arguments, **options)))
     except StudyError as error:
         if error.result is not None:
-            _show_study(error.result)
+            show(error.result)
         raise
 
 
-@wraps(train_flow.fn)
-def train(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the flow's own parameters
+@runs(train_flow)
+def train(*arguments: Any, json: bool = False, **options: Any) -> None:  # noqa: ANN401
     """Run the flow and show what came out."""
     made = cast(TrainedModel | TrainingSlice, run_flow(train_flow, *arguments, **options))
     if isinstance(made, TrainingSlice):
-        out.print(str(made))
-        return
-    _show([made], rows_of(made), [made.note] if made.note else [])
+        print_json(asdict(made)) if json else out.print(str(made))
+    elif json:
+        print_json({**_model_json(made), "rows": rows_of(made)})
+    else:
+        _show([made], rows_of(made), [made.note] if made.note else [])
+
+
+def _study_as_json(result: StudyResult) -> None:
+    models = [_model_json(model) for model in result.models]
+    outcomes = [asdict(outcome) for outcome in result.outcomes]
+    answer = {"rows": result.rows, "models": models, "recipes": outcomes}
+    print_json({**answer, "notes": result.notes, "report": result.report})
+
+
+def _model_json(model: TrainedModel) -> dict[str, object]:
+    return {name: value for name, value in vars(model).items() if name not in LARGE}
 
 
 def _show_study(result: StudyResult) -> None:
@@ -71,7 +95,7 @@ def _show(
     report: str | None = None,
 ) -> None:
     out.print()
-    show_table(rows)
+    show_table(rows, spare=SPARE)
     for model in models:
         registered = f"{model.model} (@{model.alias})" if model.model else "not registered"
         told = "reused, " if model.state == "reused" else ""

@@ -1,13 +1,12 @@
 """Commands about recipes: no Prefect, no Ray."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich.markup import escape
 from rich.tree import Tree
 
-from flows.console import notes, out, show_table
+from flows.console import notes, out, print_json, show_table
 from flows.recipe_graph import children_of, matching, ordered_recipes
 from flows.settings import settings
 from pipeline.recipes import Recipe, get_recipe
@@ -15,14 +14,19 @@ from storage.model_files import RegistryError
 from storage.model_registry import ModelRegistry
 
 
-def list_recipes(*patterns: str) -> None:
+def list_recipes(*patterns: str, json: bool = False) -> None:
     """List the recipes.
 
     Args:
         patterns: names or quoted globs such as 'arcnn-*'; all recipes by default
+        json: print one JSON array of rows and nothing else
     """
     names = dict.fromkeys(name for p in patterns or ["*"] for name in matching(p))
-    show_table([_row(get_recipe(name)) for name in names])
+    rows = [_row(get_recipe(name)) for name in names]
+    if json:
+        print_json(rows)
+        return
+    show_table(rows, spare=("stride", "side", "JPEG of"))
 
 
 def show_recipe(name: str) -> None:
@@ -31,7 +35,7 @@ def show_recipe(name: str) -> None:
     Args:
         name: the recipe
     """
-    out.print_json(json.dumps(asdict(get_recipe(name))))
+    print_json(asdict(get_recipe(name)))
 
 
 def graph(*patterns: str) -> None:

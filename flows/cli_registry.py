@@ -20,10 +20,12 @@ from storage.mlflow_client import shown_uri
 from storage.model_files import RegistryError
 from storage.model_registry import ModelRegistry, RegisteredVersion
 from storage.registered import DIGEST_TAG, scores_of
+from storage.served_files import BYTE_CACHE
 
 NOT_CHECKED = "not checked"
 CHANGED = 1
 LONG_TAGS = ("recipe_settings", "scores")
+SPARE = ("psnr_b", "recipe", "ssim", "age")
 
 
 def list_models(*, json: bool = False) -> None:
@@ -37,7 +39,7 @@ def list_models(*, json: bool = False) -> None:
     if json:
         print_json([model_json(versions) for versions in models])
         return
-    show_table([model_row(versions) for versions in models], "registered models")
+    show_table([model_row(versions) for versions in models], "registered models", spare=SPARE)
     if not models:
         notes.print("`qfactory study` trains and registers a network")
 
@@ -65,7 +67,8 @@ def show_model(model: str, *, json: bool = False) -> None:
         _print_version(found, registry.uri)
         shown = [{"tag": k, "value": v} for k, v in tags.items() if k not in LONG_TAGS]
         show_table(shown, "\ntags")
-        show_table([{**row, "sha256": row["sha256"][:12]} for row in files], "\nfiles")
+        listed = [row for row in files if not _is_byte_cache(row)]
+        show_table([{**row, "sha256": row["sha256"][:12]} for row in listed], "\nfiles")
         show_table(history_rows(history), f"\nchampions of {found.name}")
     if any(row["state"] not in ("verified", NOT_CHECKED) for row in files):
         sys.exit(CHANGED)
@@ -168,6 +171,11 @@ def _checked_files(registry: ModelRegistry, found: RegisteredVersion) -> list[di
         {"file": path, "sha256": recorded.get(path, ""), "state": state}
         for path, state in states.items()
     ]
+
+
+def _is_byte_cache(row: dict[str, str]) -> bool:
+    """Tell whether a file only keeps Python from making a folder there, and is as registered."""
+    return row["file"].endswith(f"/{BYTE_CACHE}") and row["state"] == "verified"
 
 
 def _print_version(found: RegisteredVersion, uri: str) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field
 from flows.console import counted, notes, print_json, show_table, shown
 from flows.restore_plan import Job, Kind, plan_restoration
 from flows.restoring import available_networks
+from pipeline.precision import PrecisionChoice
 from pipeline.restore import (
     MAX_PIXELS,
     UNCHANGED,
@@ -46,7 +47,7 @@ class Outcome:
         row: dict[str, object] = {"source": self.source, "target": self.target}
         if self.restored is None:
             return {**row, "skipped": self.reason}
-        names = ("network", "qf", "exact", "width", "height", "notes")
+        names = ("network", "precision", "qf", "exact", "width", "height", "notes")
         return {**row, **{name: getattr(self.restored, name) for name in names}}
 
 
@@ -57,6 +58,7 @@ def restore(
     format: Kind | None = None,
     force: bool = False,
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS,
+    precision: PrecisionChoice = "auto",
     json: bool = False,
 ) -> int:
     """Restore JPEG photographs, each with the network that suits its quality factor.
@@ -71,12 +73,14 @@ def restore(
         format: what files in a folder become (default: png)
         force: replace new files that exist already
         max_pixels: larger pictures are skipped
+        precision: what networks compute in; auto is bfloat16 where the processor has it and the
+            network is known to lose less than 0.005 dB by it, else float32
         json: print one JSON array of files and nothing else
     """
     if not inputs:
         raise ValueError("nothing to restore: name files, folders or globs")
     plan = plan_restoration(inputs, output, format)
-    networks = available_networks(model)
+    networks = available_networks(model, precision)
     open_asked(networks)
     _check_writable(plan.folder)
     done = []
@@ -148,4 +152,5 @@ def _line(network: str, group: Sequence[Restored]) -> dict[str, object]:
     qfs = sorted({restored.qf for restored in group})
     span = str(qfs[0]) if len(qfs) == 1 else f"{qfs[0]} to {qfs[-1]}"
     label = "none: left as they are" if network == UNCHANGED else network
-    return {"network": label, "files": len(group), "QF": span}
+    computed = group[0].precision or ""
+    return {"network": label, "files": len(group), "QF": span, "computed in": computed}

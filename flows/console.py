@@ -9,11 +9,18 @@ from threading import Lock
 from typing import Protocol, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 LINE_EVERY_S = 5.0
 HEADINGS = {"ssim_gaussian": "ssim gauss.", "seconds_per_mpx": "s/Mpx"}
+DIGITS = {"psnr": 2, "psnr_b": 2, "ssim": 4, "ssim_gaussian": 4, "bpp": 3, "gain": 2, "MB": 1}
+"""Behind the point, by column: dB have two."""
+PROSE = frozenset({"what", "why", "note", "reason", "value", "as"})
+"""Columns of sentences, which may wrap between words; PROSE_WIDTH characters are the least."""
+PROSE_WIDTH = 24
 
 T = TypeVar("T")
 
@@ -21,19 +28,30 @@ out = Console(soft_wrap=True, highlight=False)
 notes = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def show_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -> None:
-    """Print rows of one shape as a table; numbers to the right."""
+def show_table(
+    rows: Sequence[Mapping[str, object]], title: str | None = None, *, spare: Sequence[str] = ()
+) -> None:
+    """Print rows of one shape as a table; numbers to the right.
+
+    No number and no name is broken: where the terminal is too narrow, sentences wrap between words,
+    then columns of `spare` are left out, the first one first, and at last each row becomes lines.
+    """
     if not rows:
         notes.print(f"{title or 'table'}: nothing to show")
         return
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for number, (name, value) in enumerate(rows[0].items()):
-        justify = "right" if isinstance(value, int | float) else "left"
-        whole = number == 0  # names stay in one piece, to be copied and searched for
-        table.add_column(HEADINGS.get(name, name), justify=justify, overflow="fold", no_wrap=whole)
-    for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
-    out.print(table)
+    columns = {name: [_text(name, row[name]) for row in rows] for name in rows[0]}
+    left_out = []
+    for name in (name for name in spare if name in columns):
+        if _least_width(columns) <= out.width:
+            break
+        left_out.append(HEADINGS.get(name, name))
+        del columns[name]
+    if _least_width(columns) <= out.width:
+        out.print(_table(columns, rows[0], title))
+        if left_out:
+            notes.print(f"left out, it is too narrow here: {', '.join(left_out)}", markup=False)
+    else:
+        _print_lines(rows, title)
 
 
 def print_json(answer: object) -> None:
@@ -140,7 +158,58 @@ def at_most_every(seconds: float, function: Update) -> Update:
     return limited
 
 
-def _text(value: object) -> str:
+def _table(
+    columns: Mapping[str, Sequence[str]], first: Mapping[str, object], title: str | None
+) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name, texts in columns.items():
+        justify = "right" if isinstance(first[name], int | float) else "left"
+        heading, least = HEADINGS.get(name, name), _least(name, texts)
+        table.add_column(heading, justify=justify, no_wrap=name not in PROSE, min_width=least)
+    for texts in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(text) for text in texts))
+    return table
+
+
+def _print_lines(rows: Sequence[Mapping[str, object]], title: str | None) -> None:
+    """Print each row as a heading, its first value, and below it a line a further value.
+
+    Of two values a row is one line.
+    """
+    if title:
+        out.print(f"[italic]{escape(title)}[/]")
+    if len(rows[0]) == 2:
+        texts = [[_text(name, value) for name, value in row.items()] for row in rows]
+        width = max(len(first) for first, _ in texts)
+        for first, second in texts:
+            out.print(f"[bold]{escape(first):{width}}[/]  {escape(second)}")
+        return
+    names = {name: HEADINGS.get(name, name) for name in rows[0]}
+    width = max(map(len, names.values()))
+    for row in rows:
+        (_, first), *others = ((heading, _text(n, row[n])) for n, heading in names.items())
+        out.print(f"[bold]{escape(first)}[/]")
+        for heading, text in others:
+            if text:
+                out.print(f"  {heading:{width}}  {text}", markup=False)
+
+
+def _least_width(columns: Mapping[str, Sequence[str]]) -> int:
+    """Return how many characters a table of these columns needs, a gap of two between them."""
+    return sum(_least(name, texts) + 2 for name, texts in columns.items()) - 2
+
+
+def _least(name: str, texts: Sequence[str]) -> int:
+    """Return the least width of a column: its longest text, of sentences their longest word."""
+    cells = (HEADINGS.get(name, name), *texts)
+    longest = max(map(len, cells))
+    if name not in PROSE:
+        return longest
+    return max(min(longest, PROSE_WIDTH), *(len(word) for cell in cells for word in cell.split()))
+
+
+def _text(name: str, value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 2 else f"{value:.2f}"
+        digits = DIGITS.get(name, 4 if abs(value) < 2 else 2)
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.00
     return f"{value:,}" if isinstance(value, int) else str(value)

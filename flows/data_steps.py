@@ -8,9 +8,11 @@ from flows.progress import progress, say
 from flows.runtime import is_transient
 from flows.settings import settings
 from pipeline import datasets
-from pipeline.build_store import BuildProgress, build_store
+from pipeline.build_store import BuildProgress, build_store, told_rejects
 from pipeline.cluster import ray_map
 from pipeline.sources import ScannedImage, scan_images
+from pipeline.store_size import overlap_warning
+from storage import files, store_upkeep
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
 
@@ -52,6 +54,9 @@ def build_version(
     max_rejected_share: float,
 ) -> StoreVersion:
     """Bring a store up to date and return the version that is now current."""
+    is_new = not files.exists(files.join(uri, "CURRENT"))
+    if is_new and (warning := overlap_warning(spec, scanned)):
+        say(f"WARNING: {warning}")
     with progress(f"patches of {dataset}") as update:
 
         def shown(done: BuildProgress) -> None:
@@ -69,8 +74,14 @@ def build_version(
             on_progress=shown,
         )
     version = report.version
+    if repair:
+        store_upkeep.record_verification(version, 0)
     if report.built == 0 and not report.published:
-        say(f"store reused: {version.name} is up to date, {version.rows:,} patches")
+        say(
+            f"store reused: {version.name} is up to date by the sizes of its shards, "
+            f"{version.rows:,} patches; {store_upkeep.when_verified(version)}"
+        )
+        tell_damage(version)
     else:
         say(
             f"store built: {version.name}, {version.rows:,} patches of {version.images} images, "
@@ -78,6 +89,13 @@ def build_version(
         )
     describe_version(version)
     return version
+
+
+def tell_damage(version: StoreVersion) -> None:
+    """Warn if the last verification of a version found damage that nobody repaired since."""
+    found = store_upkeep.last_verification(version)
+    if found is not None and found.damaged:
+        say(f"WARNING: damaged shards are in use; repair: {version.repair_command}")
 
 
 def describe_version(version: StoreVersion) -> None:
@@ -101,8 +119,9 @@ def describe_version(version: StoreVersion) -> None:
     if version.rejected:
         rows = [{"image": r.image, "reason": r.reason} for r in version.rejected]
         create_table_artifact(rows, key="rejected-images", description=version.name)
-        first = version.rejected[0]
-        say(f"{len(version.rejected)} images rejected, such as {first.image}: {first.reason}")
+        rest = f"the rest: qfactory patches inspect {version.uri}"
+        told = told_rejects(version.rejected, rest)
+        say(f"{len(version.rejected)} images rejected:{told}")
 
 
 def refuse_evaluation_images(

@@ -21,6 +21,7 @@ from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.degrade import STANDARD, Protocol
 from pipeline.evaluate import load_images
+from pipeline.precision import PrecisionChoice
 from pipeline.published import JPEG
 from pipeline.scores import Comparison, EvaluationResult
 
@@ -43,18 +44,20 @@ def evaluate(
     qf: QualityFactors = [10, 20, 30, 40],  # noqa: B006
     degradation: Protocol = STANDARD,
     report: str | None = None,
+    precision: PrecisionChoice = "float32",
 ) -> Evaluation:
     """Score JPEG itself, a registered model or a checkpoint, and record it in MLflow.
 
     Args:
         network: `jpeg`, `models:/NAME@ALIAS`, NAME (its champion), or a checkpoint's path or URI
         dataset: sets to score on
-        qf: JPEG quality factors of the inputs
+        qf: JPEG quality factors of the inputs, 1 to 100
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first
         report: file or URI of the HTML report (default: report.html in the workspace's
             reports/evaluate-NETWORK)
+        precision: what the network computes in; `auto` as for restore-batch
     """
-    opened = opened_network(network)
+    opened = opened_network(network, precision)
     tracker = open_tracker()
     with (
         tracker,
@@ -66,6 +69,7 @@ def evaluate(
                 "datasets": " ".join(dataset),
                 "qf": qf,
                 "degradation": degradation,
+                "precision": opened.precision,
             }
         )
         scored = [score(network, opened, reference, qf, degradation) for reference in dataset]
@@ -82,7 +86,9 @@ def evaluate(
         if written.note:
             say(f"WARNING: {written.note}")
     rows = [row for result in results for row in result_rows(network, result, opened.architecture)]
-    create_table_artifact(rows, key="evaluation", description=f"Scores of {network}")
+    create_table_artifact(
+        rows, key="evaluation", description=f"Scores of {network} in {opened.precision}"
+    )
     return Evaluation(opened=opened, scored=scored, report=written.path)
 
 
@@ -94,9 +100,9 @@ def evaluate(
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def opened_network(network: str) -> OpenNetwork:
+def opened_network(network: str, precision: PrecisionChoice) -> OpenNetwork:
     """Open the named network once, for all sets and the report."""
-    return open_network(network)
+    return open_network(network, precision)
 
 
 @task(

@@ -40,6 +40,7 @@ def fetch(network: UsedNetwork) -> NetworkSource:
         file="weights.safetensors",
         content=files.read_bytes(weights_of(network.uri)),
         asked=network.asked,
+        bfloat16_loss_db=network.bfloat16_loss_db,
     )
 
 

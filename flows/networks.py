@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from flows.settings import settings
+from flows.shipped import digest_of, shipped_loss_db
 from models import ARCHITECTURES
+from pipeline.precision import Precision, PrecisionChoice, best_device, inference_precision
 from pipeline.published import JPEG
 from pipeline.tiles import Restorer, network_restorer
 from pipeline.weights import Origin, load_network, weights_in
@@ -25,34 +27,42 @@ class OpenNetwork:
     architecture: str | None
     """A name in models.ARCHITECTURES, or `jpeg`; None where a registered model does not say."""
     label: str
-    """A short name for tables."""
+    """A short name for tables, with the precision unless that is float32."""
     qfs: tuple[int, ...] = ()
     """JPEG quality factors that it was trained for; none where that is not known."""
     made_by: RegisteredVersion | Origin | None = None
     """What the registry or the file of weights tells of it; None for JPEG itself."""
+    precision: Precision = "float32"
+    """What it computes in."""
 
 
-def open_network(network: str) -> OpenNetwork:
+def open_network(network: str, precision: PrecisionChoice = "float32") -> OpenNetwork:
     """Open the named network, on a GPU if there is one and it is a checkpoint.
 
     `network` is `jpeg`, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, NAME (the champion), or the
-    path or URI of a checkpoint folder or its weights. Raises an error that lists what there is.
+    path or URI of a checkpoint folder or its weights. Raises an error that lists what there is, and
+    ValueError for a precision that the device does not compute in.
     """
     if network == JPEG:
         return OpenNetwork(restorer=None, architecture=JPEG, label="JPEG")
     if not network.startswith("models:/") and files.exists(network):
-        origin, module = load_network(weights_in(network))
+        weights, device = weights_in(network), best_device()
+        origin, module = load_network(weights)
+        chosen = inference_precision(precision, device, shipped_loss_db(digest_of(weights)))
         return OpenNetwork(
-            restorer=network_restorer(module, _device()),
+            restorer=network_restorer(module, device, precision=chosen),
             architecture=origin.architecture,
-            label=origin.recipe,
+            label=_label(origin.recipe, chosen),
             qfs=origin.qfs,
             made_by=origin,
+            precision=chosen,
         )
     registry = ModelRegistry(settings().mlflow_uri)
     found = registry.resolve(network)
+    chosen = inference_precision(precision, torch.device("cpu"), found.bfloat16_loss_db)
     restorer = network_restorer(
         registry.load(found.uri),
+        precision=chosen,
         receptive_field=found.receptive_field,
         multiple=found.multiple,
         takes_table=found.takes_table,
@@ -60,16 +70,17 @@ def open_network(network: str) -> OpenNetwork:
     return OpenNetwork(
         restorer=restorer,
         architecture=registered_architecture(found),
-        label=found.tags.get("recipe", found.name.removeprefix(PREFIX)),
+        label=_label(found.tags.get("recipe", found.name.removeprefix(PREFIX)), chosen),
         qfs=found.qfs,
         made_by=found,
+        precision=chosen,
     )
 
 
 def restorer_of(weights: str) -> Restorer:
     """Return a function that restores luma with trained weights, on a GPU if there is one."""
     _, network = load_network(weights)
-    return network_restorer(network, _device())
+    return network_restorer(network, best_device())
 
 
 def registered_architecture(found: RegisteredVersion) -> str | None:
@@ -83,5 +94,5 @@ def registered_architecture(found: RegisteredVersion) -> str | None:
     return max(fitting, key=len, default=None)
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _label(name: str, precision: Precision) -> str:
+    return name if precision == "float32" else f"{name} ({precision})"

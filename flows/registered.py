@@ -7,6 +7,7 @@ from flows.networks import open_network
 from flows.settings import settings
 from flows.shipped import better_shipped
 from pipeline.batch_file import NetworkSource
+from pipeline.precision import Precision
 from pipeline.tiles import Restorer
 from storage.batch_settings import UsedNetwork
 from storage.model_files import RegistryError
@@ -58,10 +59,10 @@ def named_choice(model: str, *, known: str) -> UsedNetwork:
     return _choice(found, alias if at else "", asked=True)
 
 
-def restorer_of(network: UsedNetwork) -> Restorer:
+def restorer_of(network: UsedNetwork, precision: Precision) -> Restorer:
     """Load a network from the registry. Raises ValueError when its files are no good."""
     try:
-        restorer = open_network(network.uri).restorer
+        restorer = open_network(network.uri, precision).restorer
     except RegistryError as error:
         raise ValueError(str(error)) from error
     assert restorer is not None  # only `jpeg` has none
@@ -88,6 +89,7 @@ def program_of(network: UsedNetwork) -> NetworkSource:
         receptive_field=found.receptive_field,
         multiple=found.multiple,
         takes_table=found.takes_table,
+        bfloat16_loss_db=network.bfloat16_loss_db,
     )
 
 
@@ -103,6 +105,7 @@ def _choice(found: RegisteredVersion, alias: str, *, asked: bool = False) -> Use
         qfs=found.qfs,
         sha256=found.tags.get(PROGRAM_DIGEST, ""),
         asked=asked,
+        bfloat16_loss_db=found.bfloat16_loss_db,
     )
 
 

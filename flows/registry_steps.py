@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from threading import Lock
 
+import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -18,10 +19,12 @@ from pipeline import datasets
 from pipeline.code_fingerprint import code_fingerprint
 from pipeline.degrade import protocol_of
 from pipeline.evaluate import evaluate, load_images
-from pipeline.export import export_network
+from pipeline.export import NetworkExport, export_network
 from pipeline.jpeg import quantization_table
-from pipeline.precision import PrecisionChoice
+from pipeline.precision import PrecisionChoice, choose_precision
+from pipeline.precision_loss import middles, program_loss_db
 from pipeline.recipes import Recipe
+from pipeline.restore import GOOD_QF
 from pipeline.scores import Comparison
 from pipeline.training_job import Part, TrainingResult
 from pipeline.weights import load_network
@@ -37,12 +40,36 @@ from storage.patch_store import StoreVersion
 from storage.tracked_run import TrackedRun
 
 _exporting = Lock()  # torch.export works on state of the whole process
+LOSS_IMAGES = 3
+"""Of the gate set, whose middles tell what a network loses by bfloat16."""
 PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
 
 
-def model_name(recipe: Recipe) -> str:
-    """Return the name that networks of a recipe are registered under."""
-    return f"qfactory-{recipe.architecture}-{recipe.label}"
+def tell_competitors(recipes: Sequence[Recipe]) -> None:
+    """Say which recipes will share a registered model, and its champion, with other recipes."""
+    try:
+        registry = ModelRegistry(settings().mlflow_uri)
+        known = registry.list_models() if settings().has_mlflow else {}
+    except RegistryError:
+        known = {}  # the training warns of it when it looks for what can be reused
+    for recipe in recipes:
+        if others := competitors(recipe, recipes, known.get(recipe.model_name, ())):
+            say(
+                f"{recipe.name} will be a version of {recipe.model_name} and compete for @champion "
+                f"with {', '.join(others)}; `registered_as` in a recipe names a model of its own"
+            )
+
+
+def competitors(
+    recipe: Recipe, trained: Iterable[Recipe], versions: Iterable[RegisteredVersion]
+) -> list[str]:
+    """Return the names of other recipes whose networks have the registered model of this one.
+
+    `trained` are the recipes of the same study, `versions` those that are registered already.
+    """
+    others = {other.name for other in trained if other.model_name == recipe.model_name}
+    others |= {version.tags.get("recipe", "unknown") for version in versions}
+    return sorted(others - {recipe.name})
 
 
 def training_tags(
@@ -73,7 +100,7 @@ def find_trained(
     if precision != "auto":
         wanted["precision"] = precision
     try:
-        versions = ModelRegistry(settings().mlflow_uri).versions(model_name(recipe))
+        versions = ModelRegistry(settings().mlflow_uri).versions(recipe.model_name)
     except RegistryError as error:
         say(f"WARNING: {recipe.name}: nothing can be reused, for {error}")
         return None
@@ -109,19 +136,20 @@ def register_network(
 ) -> tuple[RegisteredVersion, str]:
     """Register trained weights, unless the very same are registered, and apply the alias rule."""
     registry = ModelRegistry(settings().mlflow_uri)
-    name = model_name(recipe)
+    name = recipe.model_name
     same = {"weights_sha256": _sha256_of(result.weights)}
     same |= training_tags(recipe, version, initial_weights)
     found = registry.find_version(name, same)
+    what = "registered"
     if found is not None:
-        say(f"{found.uri} holds the same weights already; nothing new was registered")
+        what = "nothing new to register,"
     else:
         if run.run_id is None:
             raise RegistryError("the tracking server did not take the run")
         _, network = load_network(result.weights)
         table = None if recipe.blind else quantization_table(recipe.qfs[0])
         with _exporting:
-            export = export_network(network, table)
+            export = with_loss(export_network(network, table), next(iter(scores)), recipe)
             found = registry.register(
                 export.module,
                 name=name,
@@ -145,8 +173,22 @@ def register_network(
     jpeg = gate_scores(comparison.jpeg, recipe.evaluation_qfs)
     rescore_champion(registry, name, jpeg, recipe)
     decision = registry.promotions.promote(name, found.version, scored, jpeg=jpeg)
-    say(f"registered {found.uri} as @{decision.alias}: {decision.reason}")
+    say(f"{what} {found.uri} is @{decision.alias}: {decision.reason}")
     return found, decision.alias
+
+
+def with_loss(export: NetworkExport, dataset: str, recipe: Recipe) -> NetworkExport:
+    """Measure what a program loses by bfloat16, if this processor computes in it.
+
+    At the lowest and the highest of its quality factors that photographs are restored at.
+    """
+    if choose_precision("auto", torch.device("cpu")) == "float32":
+        return export
+    sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
+    images = middles(load_images(sources[:LOSS_IMAGES]))
+    qfs = [qf for qf in sorted(recipe.qfs) if qf <= GOOD_QF] or recipe.qfs
+    loss = program_loss_db(export, images, sorted({qfs[0], qfs[-1]}))
+    return replace(export, facts=replace(export.facts, bfloat16_loss_db=loss))
 
 
 def rescore_champion(registry: ModelRegistry, name: str, jpeg: GateScores, recipe: Recipe) -> None:

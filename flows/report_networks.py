@@ -43,6 +43,7 @@ def evaluation_report(
     """Return the report of what `flows.scoring.score_beside_jpeg` found on each set."""
     words = ["qfactory", "evaluate", network, "--dataset", *dataset, "--qf", *map(str, qf)]
     words += [] if degradation == STANDARD else ["--degradation", degradation]
+    words += [] if opened.precision == "float32" else ["--precision", opened.precision]
     comparisons = [one for one in scored if isinstance(one, Comparison)]
     networks = [of_evaluation(network, opened, comparisons)] if comparisons else []
     return report_of(

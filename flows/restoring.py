@@ -1,6 +1,5 @@
 """The networks that photographs can be restored with: registered champions and those that ship."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +8,8 @@ from pathlib import Path
 import torch
 
 from flows.settings import settings
-from flows.shipped import ZOO, shipped_weights
+from flows.shipped import ZOO, digest_of, shipped_loss_db, shipped_weights
+from pipeline.precision import Precision, PrecisionChoice, best_device, inference_precision
 from pipeline.restore import Network, when_used
 from pipeline.tiles import Restorer, network_restorer
 from pipeline.weights import load_network, load_weights, weights_in
@@ -21,17 +21,14 @@ REGISTERED = "models:/"
 log = logging.getLogger(__name__)
 
 
-def available_networks(model: str | None = None) -> Sequence[Network]:
-    """Return the networks of `network_choices`, each of which is loaded when it is first used."""
-    return [
-        Network(
-            name=choice.name,
-            qfs=choice.qfs,
-            restorer=when_used(partial(_load, choice)),
-            asked=choice.asked,
-        )
-        for choice in network_choices(model)
-    ]
+def available_networks(
+    model: str | None = None, precision: PrecisionChoice = "auto"
+) -> Sequence[Network]:
+    """Return the networks of `network_choices`, each of which is loaded when it is first used.
+
+    Raises ValueError for a precision that the device does not compute in.
+    """
+    return [_network(choice, precision) for choice in network_choices(model)]
 
 
 def network_choices(model: str | None = None, *, strict: bool = False) -> Sequence[UsedNetwork]:
@@ -61,13 +58,26 @@ def weights_of(uri: str) -> str:
     return weights_in(str(shipped_weights().get(uri, uri)))
 
 
-def _load(choice: UsedNetwork) -> Restorer:
+def _network(choice: UsedNetwork, asked: PrecisionChoice) -> Network:
+    registered = choice.uri.startswith(REGISTERED)
+    device = torch.device("cpu") if registered else best_device()
+    precision = inference_precision(asked, device, choice.bfloat16_loss_db)
+    return Network(
+        name=choice.name,
+        qfs=choice.qfs,
+        restorer=when_used(partial(_load, choice, precision)),
+        asked=choice.asked,
+        precision=precision,
+    )
+
+
+def _load(choice: UsedNetwork, precision: Precision) -> Restorer:
     if choice.uri.startswith(REGISTERED):
         from flows import registered  # imports MLflow, which takes seconds
 
-        return registered.restorer_of(choice)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return network_restorer(load_network(weights_of(choice.uri))[1], device)
+        return registered.restorer_of(choice, precision)
+    network = load_network(weights_of(choice.uri))[1]
+    return network_restorer(network, best_device(), precision=precision)
 
 
 def _named(model: str) -> UsedNetwork:
@@ -100,8 +110,7 @@ def _registered(*, strict: bool) -> Sequence[UsedNetwork]:
 def _shipped() -> Sequence[UsedNetwork]:
     """Return the shipped networks; where there are blind ones, only those.
 
-    quickres-blind is better than the shipped networks for QF 10 at that very quality factor: 0.68
-    dB of gain on BSDS500 test images, quickres-qf10 0.65.
+    The blind ones are better than quickres-qf10 at that very quality factor.
     """
     found = []
     for name in shipped_weights():
@@ -120,5 +129,12 @@ def _of_weights(uri: str, name: str, *, asked: bool = False) -> UsedNetwork:
     """Return the network of weights that `weights_of` finds."""
     weights = weights_of(uri)
     origin, _ = load_weights(weights)
-    digest = hashlib.sha256(files.read_bytes(weights)).hexdigest()
-    return UsedNetwork(name=name, uri=uri, qfs=origin.qfs, sha256=digest, asked=asked)
+    digest = digest_of(weights)
+    return UsedNetwork(
+        name=name,
+        uri=uri,
+        qfs=origin.qfs,
+        sha256=digest,
+        asked=asked,
+        bfloat16_loss_db=shipped_loss_db(digest),
+    )

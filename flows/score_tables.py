@@ -7,6 +7,9 @@ from pipeline import published
 from pipeline.scores import Comparison, EvaluationResult, MeanScore
 
 Row = dict[str, str | float]
+JPEG_ROW = "JPEG"
+SPARE = ("seconds_per_mpx", "bpp", "ssim_gaussian")
+"""Columns that a narrow terminal does without."""
 
 
 def score_rows(name: str, comparison: Comparison, architecture: str | None = None) -> list[Row]:
@@ -19,7 +22,7 @@ def score_rows(name: str, comparison: Comparison, architecture: str | None = Non
     for row in comparison.restored.rows:
         before = comparison.jpeg.row(row.qf)
         gains = {metric: comparison.gain(row.qf, metric) for metric in row.metrics}
-        lines = [("JPEG", before.metrics), (name, row.metrics), ("gain", gains)]
+        lines = [(JPEG_ROW, before.metrics), (name, row.metrics), ("gain", gains)]
         rows += _rows(row, [*lines, *published.table_rows(architecture, row)])
     return rows
 
@@ -48,7 +51,7 @@ def result_rows(
         lines.insert(0, (f"{name}, {count}", {**row.metrics, **costs}))
         if before is not None:
             of_jpeg = {**before.row(row.qf).metrics, "bpp": row.bpp, "seconds_per_mpx": ""}
-            lines.insert(0, ("JPEG", of_jpeg))
+            lines.insert(0, (JPEG_ROW, of_jpeg))
         rows += _rows(row, lines)
     return rows
 

@@ -19,7 +19,7 @@ def score_beside_jpeg(
     """Score a network beside JPEG on the same images, or JPEG alone if it is the network."""
     if opened.restorer is None:
         return evaluate(None, images, dataset, qfs, degradation)
-    return compare(opened.restorer, images, dataset, qfs, degradation)
+    return compare(opened.restorer, images, dataset, qfs, degradation, opened.precision)
 
 
 def gate_scores(result: EvaluationResult, qfs: Sequence[int]) -> GateScores:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from storage import files
+from storage import files, moved
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -88,9 +88,13 @@ class Settings(BaseSettings):
         """Local folder of pictures and tables made for people."""
         return self.root / "reports"
 
-    def store_uri(self, name: str) -> str:
-        """Return the URI of the store of that name."""
-        return files.join(self.stores_root, name)
+    def store_uri(self, store: str) -> str:
+        """Return where a store is that a user names: by its path, its URI, or its name.
+
+        A name, without a `/`, is that of a folder here, else of a store below `stores_root`.
+        """
+        is_place = "/" in store or Path(store).exists()
+        return store if is_place else files.join(self.stores_root, store)
 
 
 @cache
@@ -102,8 +106,11 @@ def settings() -> Settings:
 def prepare_environment() -> None:
     """Set what Prefect, Ray and MLflow read when they are imported, unless the user has set it.
 
-    Called before they are imported: Prefect fixes its home folder at that moment.
+    Called before they are imported: Prefect fixes its home folder at that moment. The paths in a
+    workspace that was moved follow it.
     """
+    if settings().tracking_uri is None and settings().has_mlflow:
+        moved.follow(settings().root / "mlflow.db")
     if not settings().prefect_api_url:
         (settings().root / "prefect").mkdir(parents=True, exist_ok=True)
     embedded = {

@@ -1,5 +1,6 @@
-"""The weights that the repository ships, and how they were scored."""
+"""The weights that the repository ships: which files they are, and how they were scored."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -7,17 +8,43 @@ from pathlib import Path
 from statistics import fmean
 
 from flows.settings import PROJECT
+from storage import files
 from storage.gate import GateScores
 
 ZOO = PROJECT / "models" / "zoo"
-PREFERRED = ("quickres-blind", "quickres-qf10")
-"""Of shipped networks of the same quality factors, those that score better on LIVE1."""
+PREFERRED = ("unet-blind", "quickres-blind", "quickres-qf10")
+"""The shipped networks by their scores on LIVE1, the best first."""
+RECORD = ZOO / "precision.json"
+"""Name -> SHA-256 of a shipped file, and the most PSNR in dB that its network loses by bfloat16 on
+LIVE1, at one of its quality factors that photographs are restored at (pipeline.restore.GOOD_QF and
+below). Made by tests/benchmarks/precision.py."""
 
 
 def shipped_weights() -> dict[str, Path]:
     """Return the shipped weights by name, those before others that are to be preferred."""
     found = {path.stem: path for path in sorted(ZOO.glob("*.safetensors"))}
-    return {name: found[name] for name in sorted(found, key=lambda n: (n not in PREFERRED, n))}
+    preferred = [name for name in PREFERRED if name in found]
+    return {name: found[name] for name in dict.fromkeys((*preferred, *found))}
+
+
+def digest_of(weights: str) -> str:
+    """Return the SHA-256 of a file of weights. Raises ValueError for a shipped one that changed."""
+    digest = hashlib.sha256(files.read_bytes(weights)).hexdigest()
+    name = Path(weights).stem
+    recorded = _record().get(name, {}).get("sha256", digest)
+    if digest != recorded and Path(weights).resolve() == shipped_weights().get(name):
+        raise ValueError(
+            f"{weights} is not the file that is shipped: its SHA-256 is {digest[:12]}..., recorded "
+            f"is {recorded[:12]}...; do not use it, and bring back the file (git restore, or "
+            "install again)"
+        )
+    return digest
+
+
+def shipped_loss_db(sha256: str) -> float | None:
+    """Return the PSNR that shipped weights lose by bfloat16; None for a file that is none."""
+    found = (one["bfloat16_loss_db"] for one in _record().values() if one["sha256"] == sha256)
+    return next(found, None)
 
 
 def better_shipped(scores: GateScores) -> tuple[str, float] | None:
@@ -32,6 +59,11 @@ def better_shipped(scores: GateScores) -> tuple[str, float] | None:
     ]
     best = max(found, key=lambda one: one[1], default=None)
     return best if best is not None and best[1] > scores.psnr else None
+
+
+@cache
+def _record() -> Mapping[str, Mapping]:
+    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
 
 
 @cache

@@ -9,6 +9,10 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+WAKE_S = 0.5
+"""Seconds between looks for Ctrl-C: Polars, which MLflow imports where it is installed, has
+interrupted system calls restarted, so that a thread which waits without end never sees it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[T]):
@@ -53,7 +57,7 @@ def walk(
                 else:
                     call = pool.submit(copy_context().run, work, name, before.value)
                     running[call] = name
-            for call in wait(running, return_when=FIRST_COMPLETED).done:
+            for call in wait(running, WAKE_S, FIRST_COMPLETED).done:
                 outcomes[running.pop(call)] = _outcome(call)
     except BaseException:
         stop.set()

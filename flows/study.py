@@ -19,6 +19,7 @@ from flows.parameters import (
     Workers,
 )
 from flows.recipe_graph import ordered_recipes
+from flows.registry_steps import tell_competitors
 from flows.report import WrittenReport
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
@@ -60,7 +61,8 @@ def study(
         evaluate_on: sets to score on, the first decides on promotion; by default LIVE1 and
             Classic5, or the held-out photographs for `sample`
         name: name of the MLflow experiment
-        store: URI of the patch store; by default one is named after the dataset and the spec
+        store: name, path or URI of the patch store; by default it is named after the dataset and
+            the spec
         workers: training workers (default: QFACTORY_WORKERS)
         threads: CPU threads of a worker (default: all that a training alone can have); fewer let
             more trainings run side by side
@@ -108,6 +110,8 @@ def run_study(
     validated = find_validation_sets(ordered)
     evaluated = hashes_of(plan.evaluate_on)
     check_networks(ordered)
+    if plan.register:
+        tell_competitors(ordered)
     with ray_session():
         room = cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)
         scanned = scan_sources(dataset, allow_evaluation_images)

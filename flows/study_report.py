@@ -5,7 +5,6 @@ from functools import partial
 
 from flows.model_steps import TrainedModel
 from flows.networks import restorer_of
-from flows.registry_steps import model_name
 from flows.report import WrittenReport, default_path, write_report
 from flows.report_content import ScoredNetwork, report_of
 from flows.report_networks import made_of, recorded_curves
@@ -87,7 +86,7 @@ def _registered(model: TrainedModel, recipe: Recipe) -> RegisteredVersion | None
         if model.model is not None:
             return registry.resolve(model.model)
         if model.state == "reused":
-            return registry.find_version(model_name(recipe), {"weights": model.weights})
+            return registry.find_version(recipe.model_name, {"weights": model.weights})
     except RegistryError:
         pass
     return None

@@ -11,7 +11,7 @@ from flows.model_steps import TrainedModel
 from flows.progress import say
 from flows.report import WrittenReport
 from flows.runtime import going_on
-from flows.score_tables import Row, score_rows
+from flows.score_tables import JPEG_ROW, Row, score_rows
 from flows.side_by_side import Outcome
 
 REASON_LENGTH = 600
@@ -37,7 +37,7 @@ class StudyResult:
     models: tuple[TrainedModel, ...]
     """Of the recipes that were trained or reused."""
     rows: tuple[Row, ...]
-    """The table: JPEG, network and gain for every recipe and set."""
+    """The table: for every set and quality factor JPEG, and each network with its gain."""
     notes: tuple[str, ...]
     """What was not recorded or registered, and where it is instead."""
     report: str | None = None
@@ -83,7 +83,7 @@ def study_result(
     """Leave the study's tables as artifacts and return the result."""
     told = tuple(outcome_of(recipe, outcome) for recipe, outcome in outcomes.items())
     models = tuple(o.value for o in outcomes.values() if o.value is not None)
-    rows = tuple(row for model in models for row in rows_of(model))
+    rows = tuple(one_table(models))
     create_table_artifact(list(rows), key="study", description=f"Results of study {name}")
     create_table_artifact(
         [asdict(one) for one in told], key="recipes", description=f"Recipes of study {name}"
@@ -92,6 +92,16 @@ def study_result(
     return StudyResult(
         name=name, outcomes=told, models=models, rows=rows, notes=notes, report=report.path
     )
+
+
+def one_table(models: Sequence[TrainedModel]) -> list[Row]:
+    """Return the rows of several networks by set and quality factor, that of JPEG once of each."""
+    by_place: dict[tuple[object, object], list[Row]] = {}
+    for row in (row for model in models for row in rows_of(model)):
+        rows = by_place.setdefault((row["set"], row["qf"]), [])
+        if row[""] != JPEG_ROW or not rows:
+            rows.append(row)
+    return [row for rows in by_place.values() for row in rows]
 
 
 def rows_of(model: TrainedModel) -> list[Row]:

@@ -48,11 +48,12 @@ def build_versions(
 
     Recipes of one patch spec share a store; with `store`, all do.
     """
-    shared = spec_for(store, recipes) if store is not None else None
+    named = settings().store_uri(store) if store is not None else None
+    shared = spec_for(named, recipes) if named is not None else None
     specs = {recipe.name: shared or recipe.patches for recipe in recipes}
     built = {
         spec: build_version(
-            store or default_store(dataset, spec), spec, scanned, dataset, False, MAX_REJECTED_SHARE
+            named or default_store(dataset, spec), spec, scanned, dataset, False, MAX_REJECTED_SHARE
         )
         for spec in dict.fromkeys(specs.values())
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from prefect import flow
 
 from flows import reporting
-from flows.build_patches import default_store
+from flows.build_patches import chosen_store
 from flows.data_steps import refuse_evaluation_images
 from flows.model_steps import (
     TrainedModel,
@@ -28,6 +28,7 @@ from flows.parameters import (
     Workers,
 )
 from flows.progress import say
+from flows.registry_steps import tell_competitors
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.study_results import notes_of
@@ -90,7 +91,7 @@ def train(
     Args:
         recipe: what to train
         dataset: names the store, if `store` does not
-        store: URI of the patch store
+        store: name, path or URI of the patch store
         steps: optimiser steps in all, in place of the recipe's own number
         evaluate_on: sets to score on; see the study flow
         initial_weights: URI of the safetensors that the first layers are taken from; by default
@@ -105,7 +106,7 @@ def train(
         allow_evaluation_images: whether images of an evaluation set may be trained on
     """
     chosen = get_recipe(recipe) if steps is None else get_recipe(recipe).with_steps(steps)
-    version = fitting_version(chosen, store or default_store(dataset, chosen.patches), dataset)
+    version = fitting_version(chosen, chosen_store(store, dataset, chosen.patches), dataset)
     plan = TrainingPlan(
         evaluate_on=tuple(evaluate_on or default_sets(version.dataset)),
         workers=workers or settings().workers,
@@ -128,6 +129,7 @@ def train(
     if start is not None:
         load_weights(start)  # a missing or damaged file is refused before anything runs
     check_networks([chosen])
+    tell_competitors([chosen])
     tracker = open_tracker()
     with (
         ray_session(),

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.batch_plan import Photo
 from pipeline.photo_files import Kind, output_name
+from pipeline.precision import Precision, PrecisionChoice, best_device, inference_precision
 from pipeline.restore import Network, PhotographRejected, restore_jpeg, when_used
 from pipeline.tiles import Restorer, network_restorer
 from pipeline.weights import load_network
@@ -54,6 +55,12 @@ class NetworkSource:
     """Of a program, see pipeline.served.spans.Tiling."""
     takes_table: bool = False
     """Whether a program takes the quantisation table behind the image."""
+    bfloat16_loss_db: float | None = None
+    """See UsedNetwork."""
+    precision: PrecisionChoice = "auto"
+    """What it is to compute in, see `pipeline.precision.inference_precision`."""
+    begun_in: Precision | None = None
+    """What it computed in for earlier photographs of the batch, if there are any."""
 
     @property
     def is_program(self) -> bool:
@@ -64,6 +71,11 @@ class NetworkSource:
     def sha256(self) -> str:
         """Digest of its file."""
         return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: a program where it was exported, on the CPU; others on a GPU."""
+        return torch.device("cpu") if self.is_program else best_device()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +97,15 @@ def check_networks(sources: Sequence[NetworkSource]) -> None:
     if not sources:
         raise ValueError(NO_NETWORK)
     for source in sources:
-        _restorer_of(source)
+        _restorer_of(source, "float32")
 
 
 def open_networks(sources: Sequence[NetworkSource]) -> list[Network]:
-    """Return the networks; each is built when it is first used, on a GPU if there is one."""
-    return [
-        Network(
-            name=source.name,
-            qfs=source.qfs,
-            restorer=when_used(partial(_restorer_of, source)),
-            asked=source.asked,
-        )
-        for source in sources
-    ]
+    """Return the networks; each is built when it is first used, on a GPU if there is one.
+
+    Raises ValueError for a precision that its device does not compute in.
+    """
+    return [_opened(source) for source in sources]
 
 
 def restore_file(photo: Photo, job: BatchJob, networks: Sequence[Network]) -> FileResult:
@@ -173,6 +180,7 @@ def _restored(photo: Photo, job: BatchJob, networks: Sequence[Network]) -> FileR
         qf=restored.qf,
         exact=restored.exact,
         network=restored.network,
+        precision=restored.precision or "",
         width=restored.width,
         height=restored.height,
         notes="; ".join(restored.notes),
@@ -191,16 +199,30 @@ def _read(uri: str) -> bytes:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _restorer_of(source: NetworkSource) -> Restorer:
+def _opened(source: NetworkSource) -> Network:
+    precision = inference_precision(
+        source.precision, source.device, source.bfloat16_loss_db, source.begun_in
+    )
+    return Network(
+        name=source.name,
+        qfs=source.qfs,
+        restorer=when_used(partial(_restorer_of, source, precision)),
+        asked=source.asked,
+        precision=precision,
+    )
+
+
+def _restorer_of(source: NetworkSource, precision: Precision) -> Restorer:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / source.file
         path.write_bytes(source.content)
         if not source.is_program:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            return network_restorer(load_network(str(path))[1], device)
+            network = load_network(str(path))[1]
+            return network_restorer(network, source.device, precision=precision)
         module = torch.export.load(path).module()
-    return network_restorer(  # it computes where it was exported, on the CPU
+    return network_restorer(
         module,
+        precision=precision,
         receptive_field=source.receptive_field,
         multiple=source.multiple,
         takes_table=source.takes_table,

@@ -46,8 +46,8 @@ ATTEMPTS = 3
 """How often a photograph is tried whose actor dies of it."""
 DEADLY = "its worker died each time: out of memory, or a fault of a library"
 NO_TEXT = "its name is no UTF-8: rename it"
-STOPS = {error.__name__: error for error in (StoreError, ConnectionError)}
-"""What ends a run: it says nothing of a photograph."""
+STOPS = {error.__name__: error for error in (StoreError, ConnectionError, ValueError)}
+"""What ends a run: it says nothing of a photograph, but of disk, network, or processor."""
 
 Opener = Callable[[Sequence[NetworkSource]], Sequence[Network]]
 
@@ -72,8 +72,8 @@ def restore_all(
         opener: what an actor opens the networks with
 
     Raises ValueError for inputs, outputs or networks that cannot be used and for outputs of other
-    settings, StoreError when nothing can be written, and ConnectionError when an object store does
-    not answer.
+    settings or for a precision that a node lacks, StoreError when nothing can be written, and
+    ConnectionError when an object store does not answer.
     """
     prepared = prepare(batch)
     ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -109,19 +109,21 @@ class _Worker:
     def __init__(self, run: _Run) -> None:
         torch.set_num_threads(1)
         self._run = run
-        self._networks = run.opener(run.sources)
+        self._networks: Sequence[Network] = ()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return each photograph's state; last, where the run must stop, the error and its text."""
         rows: list[tuple[str, str]] = []
         try:
             rows.extend((state, "") for state in self._states(_photos_of(batch)))
-        except (StoreError, ConnectionError) as error:
-            rows.append((type(error).__name__, str(error)))
+        except tuple(STOPS.values()) as error:
+            kind = next(name for name, stop in STOPS.items() if isinstance(error, stop))
+            rows.append((kind, str(error)))
         columns = zip(("state", "stop"), zip(*rows, strict=True), strict=True)
         return {name: np.array(values, dtype=object) for name, values in columns}
 
     def _states(self, photos: Sequence[Photo]) -> Iterator[str]:
+        self._networks = self._networks or self._run.opener(self._run.sources)
         fresh: list[FileResult] = []
         told = time.monotonic()
         for photo in photos:

@@ -1,7 +1,7 @@
 """A run over a folder of photographs: what it is given, has to do, and did. Runs without Ray."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from pipeline.batch_file import NO_NETWORK, BatchJob, NetworkSource, check_networks
 from pipeline.batch_plan import (
@@ -15,6 +15,7 @@ from pipeline.batch_plan import (
     plan,
 )
 from pipeline.photo_files import Kind
+from pipeline.precision import Precision, PrecisionChoice
 from pipeline.restore import MAX_PIXELS
 from storage import files
 from storage.batch_settings import BatchSettings, UsedNetwork, check_settings, claim, read_settings
@@ -42,6 +43,8 @@ class Batch:
     """Whether what earlier runs rejected is tried again, too."""
     new_networks: bool = False
     """Whether `networks` may be other ones than those that the outputs were begun with."""
+    precision: PrecisionChoice = "auto"
+    """What the networks compute in; `auto` keeps to what the outputs were begun in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +101,10 @@ def prepare(batch: Batch) -> Prepared:
     photos = list_photos(batch.inputs)
     check_names(photos, batch.kind)
     present = list_outputs(batch.outputs)
-    if read_settings(batch.outputs) is None:
+    recorded = read_settings(batch.outputs)
+    if recorded is None:
         check_free(photos, present, batch.outputs, batch.kind)
-    inputs = _absolute(batch.inputs)
-    settings = BatchSettings(inputs=inputs, kind=batch.kind, networks=batch.networks)
+    settings = _settings(batch, recorded)
     check_settings(batch.outputs, settings, new_networks=batch.new_networks)
     results = read_results(batch.outputs)
     planned = plan(
@@ -111,7 +114,7 @@ def prepare(batch: Batch) -> Prepared:
         max_pixels=batch.max_pixels,
         retry_failed=batch.retry_failed,
     )
-    sources = _fetched(batch) if planned.todo else ()
+    sources = _fetched(batch, begun_in(settings, results.values())) if planned.todo else ()
     claim(batch.outputs, settings, new_networks=batch.new_networks)
     job = BatchJob(
         outputs=_absolute(batch.outputs),
@@ -149,14 +152,47 @@ def report(prepared: Prepared, states: Mapping[str, int]) -> BatchReport:
     )
 
 
-def _fetched(batch: Batch) -> tuple[NetworkSource, ...]:
+def begun_in(settings: BatchSettings, results: Iterable[FileResult]) -> dict[str, Precision]:
+    """Return what the networks were asked to compute in, else what each of them computed in.
+
+    That is bfloat16 also where some of the devices lacked it.
+    """
+    if settings.precision != "auto":
+        asked: Precision = settings.precision
+        return {network.name: asked for network in settings.networks}
+    found: dict[str, Precision] = {}
+    for result in results:
+        if result.precision == "bfloat16":
+            found[result.network] = "bfloat16"
+        elif result.precision == "float32":
+            found.setdefault(result.network, "float32")
+    return found
+
+
+def _settings(batch: Batch, recorded: BatchSettings | None) -> BatchSettings:
+    """Return what the outputs are made of now: `auto` keeps to the precision that was asked for."""
+    precision = batch.precision
+    if precision == "auto" and recorded is not None and not batch.new_networks:
+        precision = recorded.precision
+    return BatchSettings(
+        inputs=_absolute(batch.inputs),
+        kind=batch.kind,
+        networks=batch.networks,
+        precision=precision,
+    )
+
+
+def _fetched(batch: Batch, begun: Mapping[str, Precision]) -> tuple[NetworkSource, ...]:
     """Fetch the networks. Raises ValueError for a file that is not the recorded one."""
     sources = tuple(batch.fetch(network) for network in batch.networks)
     for network, source in zip(batch.networks, sources, strict=True):
         if network.sha256 != source.sha256:
             raise ValueError(f"{network.name}: its file has just changed; run it again")
     check_networks(sources)
-    return sources
+    return tuple(
+        replace(source, precision=batch.precision, begun_in=begun.get(source.name))
+        for source in sources
+    )
 
 
 def _absolute(uri: str) -> str:

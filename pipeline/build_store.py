@@ -6,7 +6,6 @@ the other by default, as Ray tasks in the flows).
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,6 +42,9 @@ from storage.shard_writer import describe_shard, open_shard_writer
 logger = logging.getLogger(__name__)
 
 MAX_REJECTED_SHARE = 0.1
+SHOWN_REJECTS = 10
+REJECTED = "rejected.txt"
+"""In a store whose build failed for too many rejects: all of them, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,7 @@ def build_store(
         on_progress(BuildProgress(shards_done=len(entries), shards_total=len(tasks), rows=rows))
     shards = tuple(entries[task.key] for task in tasks)
     rejected = (*rejected, *(reject for shard in shards for reject in shard.rejected))
+    rejected = tuple(sorted(rejected, key=lambda reject: reject.image))
     _check_rejects(uri, len(scanned), rejected, sum(s.rows for s in shards), max_rejected_share)
     candidate = StoreVersion(
         uri=uri,
@@ -149,7 +152,7 @@ def build_store(
         dataset_fingerprint=dataset_fingerprint(scanned),
         row_group_rows=row_group_rows(spec),
         shards=shards,
-        rejected=tuple(sorted(rejected, key=lambda reject: reject.image)),
+        rejected=rejected,
         packages=_packages(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -205,19 +208,28 @@ def _reusable(
 def _check_rejects(
     uri: str, images: int, rejected: Sequence[Rejected], rows: int, max_share: float
 ) -> None:
-    reasons = Counter(reject.reason.split(":")[0] for reject in rejected)
-    told = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+    if rows and len(rejected) <= max_share * images:
+        files.delete(files.join(uri, REJECTED))
+        return
+    if not rejected:
+        raise StoreError(f"{uri}: the dataset is empty; nothing was published")
+    named = files.join(uri, REJECTED)
+    lines = (f"{reject.image}: {reject.reason}\n" for reject in rejected)
+    files.write_bytes(named, "".join(lines).encode())
+    told = told_rejects(rejected, f"the rest is in {named}")
     if not rows:
-        raise StoreError(
-            f"{uri}: none of {images} images can be used ({told or 'the dataset is empty'}); "
-            "nothing was published"
-        )
-    if len(rejected) > max_share * images:
-        raise StoreError(
-            f"{uri}: {len(rejected)} of {images} images were rejected, more than "
-            f"{max_share:.0%} ({told}); nothing was published. Mend them, or allow more with "
-            "--max-rejected-share"
-        )
+        raise StoreError(f"{uri}: none of {images} images can be used; nothing was published{told}")
+    raise StoreError(
+        f"{uri}: {len(rejected)} of {images} images were rejected, more than {max_share:.0%}; "
+        f"nothing was published. Mend them, or allow more with --max-rejected-share{told}"
+    )
+
+
+def told_rejects(rejected: Sequence[Rejected], rest: str) -> str:
+    """Return a line with name and reason for each of the first rejects, and `rest` if it's more."""
+    told = [f"\n  {reject.image}: {reject.reason}" for reject in rejected[:SHOWN_REJECTS]]
+    more = len(rejected) - len(told)
+    return "".join(told) + (f"\n  and {more} more; {rest}" if more else "")
 
 
 def _read_unchanged(image: ScannedImage) -> bytes:
@@ -231,7 +243,7 @@ def _read_unchanged(image: ScannedImage) -> bytes:
 
 
 def _check_fits(luma: np.ndarray, spec: PatchSpec) -> None:
-    height, width = shape_to_cut(luma, spec)
+    height, width = shape_to_cut(luma.shape, spec)
     if min(height, width) < spec.side:
         found = f"{width}x{height}"
         if spec.degradation == "rescaled":

@@ -11,7 +11,9 @@ import argparse
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from pipeline import datasets, jpeg
 from pipeline.degrade import STANDARD, Pair, Protocol, before_jpeg, check_protocol, rescaled_shape
 from pipeline.images import ImageRejected, read_luma
 from pipeline.metrics import METRICS, MIN_SIDE
+from pipeline.precision import Precision, PrecisionChoice, best_device, choose_precision
 from pipeline.scores import Comparison, EvaluationResult, ImageScore
 from pipeline.tiles import Restorer, network_restorer
 from pipeline.weights import load_network
@@ -64,10 +67,14 @@ def compare(
     dataset: str,
     qfs: Sequence[int],
     degradation: Protocol = STANDARD,
+    precision: Precision = "float32",
 ) -> Comparison:
-    """Score JPEG itself and the restorer on the same images; see `evaluate`."""
+    """Score JPEG itself and the restorer on the same images; see `evaluate`.
+
+    `precision` is what the restorer computes in; the result tells it.
+    """
     before, after = evaluate_each([None, restorer], images, dataset, qfs, degradation)
-    return Comparison(jpeg=before, restored=after)
+    return Comparison(jpeg=before, restored=replace(after, precision=precision))
 
 
 def score(
@@ -76,8 +83,9 @@ def score(
     qf: int | Sequence[int],
     *,
     root: str | Path | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     degradation: Protocol = STANDARD,
+    precision: Precision = "float32",
 ) -> Comparison:
     """Score a network from anywhere on a dataset, beside JPEG.
 
@@ -89,11 +97,15 @@ def score(
         root: folder that holds the fetched datasets; `sample` and `folder:PATH` need none.
         device: where a module computes, such as `cuda`; None leaves it where it is.
         degradation: see `evaluate`.
+        precision: what a module computes in, see `pipeline.precision`; of a function, what it says
+            of itself.
     """
-    restorer = network_restorer(network, device) if isinstance(network, nn.Module) else network
+    restorer = network
+    if isinstance(network, nn.Module):
+        restorer = network_restorer(network, device, precision=precision)
     sources = datasets.list_images(dataset, root=root, purpose="evaluate")
     qfs = [qf] if isinstance(qf, int) else qf
-    return compare(restorer, load_images(sources), dataset, qfs, degradation)
+    return compare(restorer, load_images(sources), dataset, qfs, degradation, precision)
 
 
 def log_rejection(image: str, reason: str) -> None:
@@ -199,14 +211,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset", nargs="+", default=["live1", "classic5"])
     parser.add_argument("--root", help="folder that holds LIVE1/, Classic5/, BSDS500/")
     parser.add_argument("--qf", nargs="+", type=int, help="default: those it was trained for")
+    parser.add_argument("--precision", choices=get_args(PrecisionChoice), default="float32")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     try:
+        precision = choose_precision(options.precision, device)
         origin, network = load_network(options.weights)
         for dataset in options.dataset:
             qfs = options.qf or origin.qfs
-            found = score(network, dataset, qfs, root=options.root, device=device)
+            found = score(
+                network, dataset, qfs, root=options.root, device=device, precision=precision
+            )
             logger.info("%s\n%s", origin.recipe, found)
     except (ValueError, datasets.DatasetError) as error:
         parser.exit(1, f"{error}\n")

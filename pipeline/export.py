@@ -13,6 +13,7 @@ from models import needs_table
 from pipeline.served import model
 from pipeline.served.network import ProgramFacts
 from pipeline.tiles import Pooling
+from storage.registered import LOSS_TAG
 from storage.served_files import ServedCode
 
 MIN_SIDE = 8
@@ -61,12 +62,14 @@ class NetworkExport:
         """The facts as tags of a registered version.
 
         `receptive_field` and `multiple` are there only where the program alone can be tiled: one
-        that pools over the image cannot.
+        that pools over the image cannot. `bfloat16_loss_db` is there only where it was measured.
         """
         tags = {"needs_table": str(self.facts.needs_table)}
         if self.facts.receptive_field is not None:
             tags["receptive_field"] = str(self.facts.receptive_field)
             tags["multiple"] = str(self.facts.multiple)
+        if self.facts.bfloat16_loss_db is not None:
+            tags[LOSS_TAG] = f"{self.facts.bfloat16_loss_db:.5f}"
         return tags
 
     @property

@@ -33,9 +33,9 @@ def grid(height: int, width: int, spec: PatchSpec) -> tuple[np.ndarray, np.ndarr
     return np.repeat(ys, len(xs)), np.tile(xs, len(ys))
 
 
-def shape_to_cut(luma: np.ndarray, spec: PatchSpec) -> tuple[int, int]:
-    """Return height and width of what the patches of an image, (H, W), are cut from."""
-    height, width = luma.shape
+def shape_to_cut(shape: tuple[int, ...], spec: PatchSpec) -> tuple[int, int]:
+    """Return height and width of what the patches of an image of a shape, (H, W), are cut from."""
+    height, width = shape
     return rescaled_shape(height, width) if spec.degradation == "rescaled" else (height, width)
 
 
@@ -46,7 +46,7 @@ def patch_blocks(luma: np.ndarray, spec: PatchSpec) -> Iterator[PatchBlock]:
     with `patch` each patch is compressed on its own; with `rescaled` the image is reduced first,
     then as with `image`.
     """
-    ys, xs = grid(*shape_to_cut(luma, spec), spec)
+    ys, xs = grid(*shape_to_cut(luma.shape, spec), spec)
     if not len(ys):
         return
     pair = before_jpeg(luma, spec.degradation)

@@ -1,70 +1,35 @@
-"""In which precision a network computes: the one place that decides, by what the device has.
-
-bfloat16 means autocast: weights, optimiser and losses stay in float32, convolutions and products
-take and give bfloat16. On a CPU that helps where the processor multiplies bfloat16 itself.
-"""
-
-import platform
-from pathlib import Path
-from typing import Literal, get_args
+"""Precisions and devices, for all of the project; served/precision.py decides, as it travels."""
 
 import torch
 
-Precision = Literal["float32", "bfloat16"]
-PrecisionChoice = Literal["auto", "float32", "bfloat16"]
-"""What users ask for; `auto` is bfloat16 where the device computes in it, float32 elsewhere."""
+from pipeline.served.precision import (
+    LOSS_LIMIT_DB,
+    Precision,
+    PrecisionChoice,
+    autocast,
+    bfloat16_units,
+    checked,
+    choose_precision,
+    inference_precision,
+    lay_out,
+    processor_name,
+)
 
-BFLOAT16_CAPABILITY = (8, 0)  # CUDA compute capability of the first GPUs that have it (Ampere)
-
-
-def choose_precision(
-    choice: PrecisionChoice, device: torch.device, begun_in: Precision | None = None
-) -> Precision:
-    """Return the precision to compute in on a device.
-
-    `begun_in` is that of the work which goes on, and what `auto` then means wherever the device has
-    it: a training changes its precision only when asked to, or for a device without bfloat16.
-    Raises ValueError for bfloat16 on such a device, and for an unknown choice.
-    """
-    if choice not in get_args(PrecisionChoice):
-        raise ValueError(f"precision {choice!r}: choose one of {list(get_args(PrecisionChoice))}")
-    if choice == "float32":
-        return "float32"
-    if bfloat16_units(device) is None:
-        if choice == "bfloat16":
-            raise ValueError(
-                f"precision bfloat16: {processor_name(device)} does not compute in it (that takes "
-                "AMX or AVX512-BF16, or a GPU of compute capability 8.0); choose float32 or auto"
-            )
-        return "float32"
-    return "bfloat16" if choice == "bfloat16" or begun_in is None else begun_in
+__all__ = [
+    "LOSS_LIMIT_DB",
+    "Precision",
+    "PrecisionChoice",
+    "autocast",
+    "best_device",
+    "bfloat16_units",
+    "checked",
+    "choose_precision",
+    "inference_precision",
+    "lay_out",
+    "processor_name",
+]
 
 
-def bfloat16_units(device: torch.device) -> str | None:
-    """Return what multiplies bfloat16 on a device, such as `AMX`; None if nothing does."""
-    if device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        found = f"compute capability {capability[0]}.{capability[1]}"
-        return found if capability >= BFLOAT16_CAPABILITY else None
-    if device.type != "cpu":
-        return None
-    if torch.cpu._is_amx_tile_supported():
-        return "AMX"
-    return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else None
-
-
-def processor_name(device: torch.device) -> str:
-    """Return what computes, such as `AMD EPYC (AVX512-BF16)` or `NVIDIA H100 80GB HBM3`."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    units = bfloat16_units(torch.device("cpu"))
-    return f"{name} ({units})" if units else name
-
-
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Return the context in which a network's forward pass computes in `precision`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+def best_device() -> torch.device:
+    """Return the device for networks of weights: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

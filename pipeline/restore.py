@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.jpeg import quantization_table
+from pipeline.precision import Precision
 from pipeline.served.photographs import (
     MAX_PIXELS,
     MIN_SIDE,
@@ -64,6 +65,8 @@ class Network:
     restorer: Restorer
     asked: bool = False
     """Whether the user named it: then it is used on whatever is not good already."""
+    precision: Precision = "float32"
+    """What `restorer` computes in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,8 @@ class Restored:
     """Whether the table is exactly that of `qf` (libjpeg's)."""
     network: str
     """Name of the network; UNCHANGED where none was used."""
+    precision: Precision | None
+    """What the network computed in; None where none was used."""
     width: int
     """Of the new picture, upright, in pixels."""
     height: int
@@ -182,7 +187,7 @@ def restore_jpeg(
     photograph = read_photograph(data, max_pixels=max_pixels)
     qf, exact = estimate_qf(photograph.table)
     luma, used, notes = _restored_luma(photograph, networks, qf)
-    same = used == UNCHANGED and kind == "jpeg"
+    same = used is None and kind == "jpeg"
     height, width = luma.shape
     if photograph.orientation >= SIDEWAYS:
         height, width = width, height
@@ -190,7 +195,8 @@ def restore_jpeg(
         content=data if same else ENCODERS[kind](photograph, luma),
         qf=qf,
         exact=exact,
-        network=used,
+        network=UNCHANGED if used is None else used.name,
+        precision=None if used is None else used.precision,
         width=width,
         height=height,
         notes=(*photograph.notes, *([] if same else left_out(photograph, kind)), *notes),
@@ -199,15 +205,15 @@ def restore_jpeg(
 
 def _restored_luma(
     photograph: Photograph, networks: Sequence[Network], qf: int
-) -> tuple[np.ndarray, str, list[str]]:
-    """Return luma, the name of the network that was used on it, and notes."""
+) -> tuple[np.ndarray, Network | None, list[str]]:
+    """Return luma, the network that was used on it, and notes."""
     luma, table, notes = photograph.luma, photograph.table, []
     left = list(networks)
     while True:
         network = choose_network(left, table)
         against = _reason_against(network, qf, table)
         if against is not None and (qf > GOOD_QF or not network.asked):
-            return luma, UNCHANGED, [*notes, f"left as it is: {against}"]
+            return luma, None, [*notes, f"left as it is: {against}"]
         try:
             restored = network.restorer(padded(luma), table)[: luma.shape[0], : luma.shape[1]]
         except NetworkUnavailable as error:
@@ -217,7 +223,7 @@ def _restored_luma(
             notes.append(f"{network.name} could not be opened, another was used: {error}")
             continue
         notes += [] if against is None else [against]
-        return within_cells(luma, restored, table), network.name, notes
+        return within_cells(luma, restored, table), network, notes
 
 
 def _reason_against(network: Network, qf: int, table: np.ndarray) -> str | None:

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from pipeline.degrade import STANDARD, Protocol
 from pipeline.metrics import METRICS
+from pipeline.precision import Precision
 from storage import files
 
 MEAN = "(mean)"
@@ -46,11 +47,14 @@ class MeanScore:
     """Mean over the images of the bits a pixel."""
     seconds_per_mpx: float
     """Wall time of the restorer alone over all images, a million pixels; 0 for JPEG itself."""
+    precision: Precision = "float32"
+    """What the network computed in."""
 
     def as_json_row(self) -> dict[str, str | int | float]:
         """Return `dataset, qf, images`, the metrics by name, `bpp` and `seconds_per_mpx`.
 
-        A degradation that is not the standard one comes last, as `degradation`.
+        A degradation that is not the standard one comes last, as `degradation`, and a precision
+        that is not float32 as `precision`.
         """
         row = {
             "dataset": self.dataset,
@@ -60,7 +64,11 @@ class MeanScore:
             "bpp": self.bpp,
             "seconds_per_mpx": self.seconds_per_mpx,
         }
-        return row if self.degradation == STANDARD else {**row, "degradation": self.degradation}
+        if self.degradation != STANDARD:
+            row["degradation"] = self.degradation
+        if self.precision != "float32":
+            row["precision"] = self.precision
+        return row
 
     @property
     def label(self) -> str:
@@ -76,6 +84,8 @@ class EvaluationResult:
     degradation: Protocol = STANDARD
     """How the inputs were made; results of different ones are never compared."""
     per_image: tuple[ImageScore, ...]
+    precision: Precision = "float32"
+    """What the network computed in."""
 
     @property
     def label(self) -> str:
@@ -102,6 +112,7 @@ class EvaluationResult:
             metrics={name: fmean(score.metrics[name] for score in scores) for name in METRICS},
             bpp=fmean(score.bpp for score in scores),
             seconds_per_mpx=_seconds_per_mpx(scores),
+            precision=self.precision,
         )
 
     def mean_over(self, qfs: Sequence[int]) -> dict[str, float]:
@@ -139,13 +150,15 @@ class Comparison:
 
     def __str__(self) -> str:
         names = [*METRICS, "bits/px", "s/Mpx"]
+        precision = self.restored.precision
+        in_other = "" if precision == "float32" else f", restored in {precision}"
         lines = [f"{'':10}" + "".join(f"{name:>{_width(name)}}" for name in names)]
         for row in self.restored.rows:
             before = self.jpeg.row(row.qf)
             gains = {name: self.gain(row.qf, name) for name in METRICS}
             count = "1 image" if row.images == 1 else f"{row.images} images"
             lines += [
-                f"{row.label} QF{row.qf}, {count}",
+                f"{row.label} QF{row.qf}, {count}{in_other}",
                 _line("JPEG", before.metrics) + f"{before.bpp:9.3f}",
                 _line("restored", row.metrics) + f"{row.bpp:9.3f}{row.seconds_per_mpx:9.3f}",
                 _line("gain", gains, sign="+"),
@@ -167,24 +180,27 @@ def write_csv(
     """Write a table to a path or URI: every image of a quality factor, then the mean.
 
     Columns: `dataset, qf, image, pixels`, the metrics, `bpp, seconds_per_mpx`. `dataset` names the
-    degradation too where it is not the standard one: `live1 rescaled`. `beside` gives rows that
-    follow a mean: what stands in the `image` column, and metrics.
+    degradation and the precision too where they are not the standard one and float32: `live1
+    rescaled bfloat16`. `beside` gives rows that follow a mean: what stands in the `image` column,
+    and metrics.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["dataset", "qf", "image", "pixels", *METRICS, "bpp", "seconds_per_mpx"])
     for result in results:
+        told = [] if result.precision == "float32" else [result.precision]
+        place = " ".join([result.label, *told])
         for row in result.rows:
             scores = [score for score in result.per_image if score.qf == row.qf]
             for score in scores:
                 values = [*score.metrics.values(), score.bpp, _seconds_per_mpx([score])]
-                table.writerow([result.label, row.qf, score.image, score.pixels, *values])
+                table.writerow([place, row.qf, score.image, score.pixels, *values])
             values = [*row.metrics.values(), row.bpp, row.seconds_per_mpx]
             pixels = sum(score.pixels for score in scores)
-            table.writerow([result.label, row.qf, MEAN, pixels, *values])
+            table.writerow([place, row.qf, MEAN, pixels, *values])
             for name, metrics in beside(row):
                 values = [metrics.get(metric, "") for metric in METRICS]
-                table.writerow([result.label, row.qf, name, "", *values, "", ""])
+                table.writerow([place, row.qf, name, "", *values, "", ""])
     files.write_bytes(str(path), text.getvalue().encode())
 
 

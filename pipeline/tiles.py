@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models import needs_table
+from pipeline.precision import Precision, autocast, checked, lay_out
 from pipeline.served.spans import Tiling
 from pipeline.served.tiled import TILE, run_tiled, tiles, to_luma, to_unit
 
@@ -65,8 +66,9 @@ def tiling_of(
 
 def network_restorer(
     module: nn.Module,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     *,
+    precision: Precision = "float32",
     tile: int = TILE,
     receptive_field: int | None = None,
     multiple: int | None = None,
@@ -80,6 +82,7 @@ def network_restorer(
             behind it. It is used in evaluation mode and left in the mode it was in.
         device: where it computes, such as `cpu` or `cuda`; the module is moved there. None leaves
             it where it is.
+        precision: what it computes in there, see `pipeline.precision`; its weights stay float32.
         tile: side of the tiles in pixels; memory grows with its square.
         receptive_field: see Tiling; None takes `module.receptive_field`. Where neither says it,
             an image is restored in one piece: nothing else is sure to be right.
@@ -87,29 +90,34 @@ def network_restorer(
         takes_table: whether it takes the table, for modules that do not declare it themselves,
             such as exported programs; None takes `module.needs_table`.
 
-    The result is clipped to [0, 1], times 255, and rounded. The function raises ValueError when the
-    network changes the shape or gives values that are not finite.
+    The result is clipped to [0, 1], times 255, and rounded, all in float32. The function raises
+    ValueError when the network changes the shape, gives values that are not finite, or cannot
+    compute in bfloat16.
     """
     if device is not None:
         module.to(device)
+    if _device_of(module).type == "cpu" or precision == "bfloat16":
+        lay_out(module)
     tiling = tiling_of(module, tile, receptive_field, multiple)
     with_table = needs_table(module) if takes_table is None else takes_table
 
+    def restored(x: Tensor, beside: tuple[Tensor, ...]) -> Tensor:
+        if tiling is None or max(x.shape[-2:]) <= tile:
+            return _shape_kept(module, x, beside)
+        return apply_tiled(module, x, tiling, *beside)
+
     def restore(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
         device = _device_of(module)
-        with _evaluation_mode(module), torch.inference_mode(), _full_precision(device):
-            x = to_unit(luma).to(device)
-            steps = _table_tensor(table).to(device) if with_table else None
-            if tiling is None or max(luma.shape) <= tile:
-                restored = _shape_kept(module, x, () if steps is None else (steps,))
-            else:
-                restored = apply_tiled(module, x, tiling, steps)
-            if not restored.isfinite().all():
-                raise ValueError(
-                    f"{_name(module)} gave values that are not finite for a {luma.shape} image: "
-                    "its weights may have diverged, take an earlier checkpoint"
-                )
-            return to_luma(restored)
+        x = to_unit(luma).to(device)
+        beside = (_table_tensor(table).to(device),) if with_table else ()
+        with (
+            _evaluation_mode(module),
+            torch.inference_mode(),
+            _full_precision(device),
+            autocast(precision, device),
+        ):
+            found = checked(lambda: restored(x, beside), precision, _name(module))
+        return to_luma(found)
 
     return restore
 

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from pipeline.averaging import WeightAverage
 from pipeline.loader import PatchLoader
@@ -24,7 +23,7 @@ from pipeline.optimization import (
     restore_optimizer,
     stage_spans,
 )
-from pipeline.precision import Precision, processor_name
+from pipeline.precision import Precision, lay_out, processor_name
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.training_faults import first_bad_batch
 from pipeline.training_job import (
@@ -97,7 +96,7 @@ class Training:
         self.processor = processor_name(world.device)
         self.precision: Precision = self._agree_on_precision()
         self.network.to(world.device)
-        convert_conv2d_weight_memory_format(self.network, torch.channels_last)
+        lay_out(self.network)
         if self.cuda:
             torch.backends.cudnn.benchmark = True  # shapes stay the same within a stage
         self.average: WeightAverage | None = None

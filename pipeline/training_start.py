@@ -27,7 +27,7 @@ def initial_network(job: TrainingJob) -> nn.Module:
     network = build_model(recipe.architecture, recipe.options)
     if recipe.init_from is not None and job.initial_weights is not None:
         origin, tensors = load_weights(job.initial_weights)
-        if origin.recipe != recipe.init_from.recipe:
+        if origin.recipe not in (recipe.init_from.recipe, recipe.name):
             raise ValueError(
                 f"recipe {recipe.name} starts from {recipe.init_from.recipe!r}, but "
                 f"{job.initial_weights} is of {origin.recipe!r}"

@@ -96,9 +96,10 @@ def load_weights(uri: str) -> tuple[Origin, Mapping[str, Tensor]]:
 
 
 def load_network(uri: str) -> tuple[Origin, nn.Module]:
-    """Build the network that weights belong to, in eval mode on the CPU.
+    """Build the network that weights belong to, in eval mode on the CPU and in float32.
 
-    Raises ValueError when the file is no good or the weights do not fit the network.
+    The file may hold them in another precision. Raises ValueError when it is no good, when the
+    weights do not fit the network, and when they are not finite.
     """
     origin, tensors = load_weights(uri)
     with torch.random.fork_rng(devices=[]):
@@ -107,6 +108,13 @@ def load_network(uri: str) -> tuple[Origin, nn.Module]:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:
         raise ValueError(f"{uri} does not fit {origin.architecture!r}: {error}") from error
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{uri}: {name}, {tensors[name].dtype} in the file, has values that are not "
+                "finite: the training diverged, or the weights were converted to a precision that "
+                "they overflow; take an earlier checkpoint, or convert them to bfloat16 instead"
+            )
     return origin, network.eval()
 
 

@@ -25,6 +25,8 @@ class UsedNetwork:
     """Of its file."""
     asked: bool = False
     """Whether the user named it; see pipeline.restore.Network."""
+    bfloat16_loss_db: float | None = None
+    """PSNR that it loses by computing in bfloat16; None where nobody measured it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,9 @@ class BatchSettings:
     """Path or URI of the folder that the photographs lie below."""
     kind: Literal["png", "jpeg"]
     networks: tuple[UsedNetwork, ...]
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """What the networks compute in; the manifest tells what `auto` came to for each photograph.
+    Folders that were begun before this was recorded are in float32."""
 
     def to_json(self) -> str:
         """Return the settings as JSON with sorted keys."""
@@ -60,7 +65,10 @@ def read_settings(outputs: str) -> BatchSettings | None:
 
 
 def check_settings(outputs: str, wanted: BatchSettings, *, new_networks: bool = False) -> None:
-    """Raise ValueError if an output folder has other settings; networks may be `new_networks`."""
+    """Raise ValueError if an output folder has other settings; networks may be `new_networks`.
+
+    The precision may always be another one: that does for what is not done yet.
+    """
     found = read_settings(outputs)
     if found is None:
         return
@@ -89,11 +97,12 @@ def check_settings(outputs: str, wanted: BatchSettings, *, new_networks: bool = 
 def claim(outputs: str, wanted: BatchSettings, *, new_networks: bool = False) -> None:
     """Record the settings of an output folder. Raises ValueError if it has other ones.
 
-    With `new_networks` the networks replace those that are recorded.
+    With `new_networks` the networks replace those that are recorded; another precision always does.
     """
-    created = files.create_bytes(_settings_uri(outputs), wanted.to_json().encode())
+    files.create_bytes(_settings_uri(outputs), wanted.to_json().encode())
     check_settings(outputs, wanted, new_networks=new_networks)
-    if new_networks and not created:
+    found = read_settings(outputs)
+    if new_networks or found is None or found.precision != wanted.precision:
         files.write_bytes(_settings_uri(outputs), wanted.to_json().encode())
 
 

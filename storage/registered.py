@@ -12,6 +12,7 @@ from storage.gate import GateScores, scores_in
 from storage.mlflow_client import shown_uri
 from storage.model_files import RegistryError
 
+LOSS_TAG = "bfloat16_loss_db"
 DIGEST_TAG = "sha256:"  # then the file's path in the model's folder
 
 VersionsOf = Callable[[str], "list[RegisteredVersion]"]
@@ -57,6 +58,12 @@ class RegisteredVersion:
     def takes_table(self) -> bool:
         """Whether the quantisation table is its second input; older ones have theirs built in."""
         return self.tags.get("needs_table") == str(True)
+
+    @property
+    def bfloat16_loss_db(self) -> float | None:
+        """PSNR that it loses by computing in bfloat16; None where nobody measured it."""
+        told = self.tags.get(LOSS_TAG)
+        return float(told) if told else None
 
     @property
     def digests(self) -> dict[str, str]:

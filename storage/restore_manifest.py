@@ -65,6 +65,8 @@ class FileResult:
     exact: bool | None = None
     """Whether the input's quantisation table is exactly that of `qf`."""
     network: str = ""
+    precision: str = ""
+    """What the network computed in; empty where none was used."""
     width: int | None = None
     """Of the output, in pixels."""
     height: int | None = None

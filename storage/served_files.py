@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from mlflow import onnx as onnx_flavor
 from mlflow import pyfunc
-from mlflow.models import Model
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ParamSchema, ParamSpec
 from torch.export import ExportedProgram
 
 INPUTS = ("image", "table")
@@ -26,6 +27,10 @@ INTERFACE = {
     "input": "a JPEG's bytes or their base64, an array (N,1,H,W) float32 in [0,1] with H and W "
     'from 8, luma (H,W) uint8, {"image": array, "table": (8,8) array} with the quantisation '
     "table, or a list of these",
+    "precision": 'with params={"precision": "float32"} or "bfloat16" it computes in that; else in '
+    "bfloat16 where the processor has it and the tag bfloat16_loss_db is below 0.005",
+    "damaged": 'a truncated or damaged JPEG is an error; with params={"damaged": "restore"} what '
+    "can be decoded is restored, the rest is blank",
     "output": "a PNG's bytes for a JPEG, the same shape and type for an array",
 }
 
@@ -110,7 +115,15 @@ def add_code(served: ServedCode, folder: Path, model: Model) -> None:
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
-    model.signature = None  # with the arrays' signature, pyfunc would refuse a JPEG's bytes
+    # with the arrays' signature, pyfunc would refuse a JPEG's bytes
+    model.signature = ModelSignature(
+        params=ParamSchema(
+            [
+                ParamSpec("damaged", "string", "refuse"),
+                ParamSpec("precision", "string", "auto"),
+            ]
+        )
+    )
     model.metadata = {**(model.metadata or {}), "interface": INTERFACE}
     model.model_size_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 

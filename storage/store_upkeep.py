@@ -1,9 +1,11 @@
 """Look after a patch store: verify its bytes, draw samples, remove what no kept version names."""
 
+import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from storage.schema import StoreError, pixel_columns
 from storage.shard_reader import read_rows, shard_is_whole
 
 GRACE_S = 3600.0
+VERIFIED = "VERIFIED"
+"""Name of the file that tells of the last verification, beside CURRENT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,47 @@ def verify(store: StoreVersion) -> Iterator[tuple[ShardEntry, bool]]:
     """Yield every shard of a version with whether its bytes are what was published."""
     for shard in store.shards:
         yield shard, shard_is_whole(store.uri, shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came out when the bytes of a version were last compared with their SHA-256."""
+
+    version: int
+    at: str
+    """ISO 8601, UTC."""
+    damaged: int
+    """Shards that were missing or not as published."""
+
+
+def record_verification(store: StoreVersion, damaged: int) -> None:
+    """Leave beside the versions that every byte of this one was compared just now.
+
+    Raises StoreError where the store cannot be written.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    found = Verification(version=store.number, at=now, damaged=damaged)
+    files.write_bytes(files.join(store.uri, VERIFIED), json.dumps(asdict(found)).encode())
+
+
+def last_verification(store: StoreVersion) -> Verification | None:
+    """Return the last verification of this version; None where there was none."""
+    try:
+        told = json.loads(files.read_bytes(files.join(store.uri, VERIFIED)))
+        found = Verification(**told)
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return found if found.version == store.number else None
+
+
+def when_verified(store: StoreVersion) -> str:
+    """Say when a version's bytes were last compared with their SHA-256, and what came out."""
+    found = last_verification(store)
+    if found is None:
+        return f"not compared byte by byte since it was built, {store.created}"
+    if found.damaged:
+        return f"{found.damaged} of {len(store.shards)} shards were damaged at {found.at}"
+    return f"every byte was as published at {found.at}"
 
 
 def sample_rows(store: StoreVersion, count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:

@@ -9,6 +9,7 @@ import pytest
 from pipeline import cluster
 from pipeline.datasets import list_images
 from pipeline.images import read_luma
+from pipeline.served import precision
 from storage import files
 
 
@@ -40,3 +41,14 @@ def ray_cluster():
     cluster.connect(None, cpus=2)
     yield
     cluster.disconnect()
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Return a function that makes this the processor of another machine."""
+
+    def becomes(units):
+        monkeypatch.setattr(precision, "bfloat16_units", lambda device: units)
+
+    becomes("AVX512-BF16")  # torch computes in bfloat16 everywhere, if slowly
+    return becomes

@@ -1,6 +1,7 @@
 """Folders of photographs restored with a real Ray: the manifest, faults, going on after them."""
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ from pipeline.batch_plan import Photo, plan
 from pipeline.batch_restore import restore_all
 from pipeline.batch_run import Batch, prepare, report
 from pipeline.restore import restore_jpeg
+from pipeline.served import precision as served_precision
 from storage import files, restore_manifest
 from storage.batch_settings import UsedNetwork
 from storage.restore_manifest import FileResult, append, merge, read_results
@@ -487,6 +489,66 @@ def test_a_run_that_its_caller_stops_goes_on_later(tmp_path, ray_cluster):
     after = written(outputs)
     assert len(after) == 30
     assert all(after[row.output] == before[row.output] for row in finished.values())
+
+
+def precisions(outputs):
+    return {row.precision for row in read_results(str(outputs)).values()}
+
+
+def test_a_batch_goes_on_in_the_precision_that_it_was_begun_in(tmp_path):
+    photos, outputs = photo_folder(tmp_path / "in", 2), tmp_path / "out"
+
+    def source_of(**asked):
+        return prepare(batch(photos, outputs, **asked)).sources[0]
+
+    assert (source_of().precision, source_of().begun_in) == ("auto", None)
+    append(str(outputs), [result(network="quickres", precision="float32")])
+    assert source_of().begun_in == "float32"
+    append(str(outputs), [result("b.jpg", network="quickres", precision="bfloat16")])
+    assert source_of().begun_in == "bfloat16", "some of its workers lacked it"
+    assert source_of(precision="float32").precision == "float32"
+    for _ in range(2):
+        assert (source_of().precision, source_of().begun_in) == ("auto", "float32")
+    assert source_of(precision="bfloat16").precision == "bfloat16"
+    assert source_of().begun_in == "bfloat16"
+
+
+def test_a_batch_begun_before_precisions_were_recorded_goes_on_in_float32(tmp_path):
+    photos, outputs = photo_folder(tmp_path / "in", 1), tmp_path / "out"
+    prepare(batch(photos, outputs))
+    recorded = outputs / ".qfactory" / "settings.json"
+    values = json.loads(recorded.read_text())
+    del values["precision"]
+    recorded.write_text(json.dumps(values))
+    (source,) = prepare(batch(photos, outputs)).sources
+    (opened,) = open_networks([replace(source, bfloat16_loss_db=0.0)])
+    assert opened.precision == "float32"
+
+
+def test_the_manifest_tells_what_each_photograph_was_computed_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(served_precision, "bfloat16_units", lambda device: "AMX")
+    photos, outputs = photo_folder(tmp_path / "in", 2), tmp_path / "out"
+    prepared = prepare(batch(photos, outputs, precision="bfloat16"))
+    networks = open_networks(prepared.sources)
+    for one in prepared.plan.todo:
+        append(str(outputs), [restore_file(one, prepared.job, networks)])
+    assert precisions(outputs) == {"bfloat16"}
+
+
+@pytest.mark.slow
+def test_a_precision_that_the_workers_lack_ends_the_run_and_loses_nothing(tmp_path, ray_cluster):
+    photos, outputs = photo_folder(tmp_path / "in", 3), tmp_path / "out"
+    with pytest.raises(ValueError, match="does not compute in it"):
+        restore_all(batch(photos, outputs, precision="bfloat16"), opener=without_bfloat16)
+    assert restore_all(batch(photos, outputs), opener=without_bfloat16).restored == 3
+    assert precisions(outputs) == {"float32"}
+
+
+def without_bfloat16(sources):
+    """Open networks on a processor that does not compute in bfloat16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(served_precision, "bfloat16_units", lambda device: None)
+        return open_networks(sources)
 
 
 def slowly(sources):

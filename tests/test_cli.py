@@ -28,6 +28,7 @@ MISTAKES = [
     (("recipes", "show", "nix"), "quickres-qf10"),
     (("recipes", "graph", "nix-*"), "no recipe matches 'nix-*'"),
     (("patches", "inspect", "nowhere"), "qfactory patches build"),
+    (("patches", "list", "--root", "nowhere"), "there is no such folder"),
     (("datasets", "fetch", "nix"), "live1, classic5, div2k"),
     (("nonsense",), "study, train, evaluate, report"),
     (("study", "--recipes", "nix"), "quickres-qf10"),
@@ -43,7 +44,11 @@ REFUSED_BY_FLOWS = [
 ANSWERS = [
     (("datasets", "list"), "classic5"),
     (("datasets", "verify", "sample"), "11 files as pinned"),
+    (("datasets", "list", "--json"), "classic5"),
+    (("analyze", "list"), "arcnn-fig7-fast"),
+    (("analyze", "list", "--json"), "arcnn-fig7-fast"),
     (("recipes", "list"), "arcnn-qf20"),
+    (("recipes", "list", "--json"), "arcnn-qf20"),
     (("recipes", "list", "arcnn-qf1*"), "arcnn-qf10"),
     (("recipes", "graph"), "arcnn-qf10-from-qf20 takes the first layer"),
     (("recipes", "show", "arcnn-qf10-from-qf20"), "source"),
@@ -110,7 +115,9 @@ def workspace(tmp_path_factory):
 def answers(workspace):
     """Command -> what it answered in a workspace where nothing was made yet."""
     commands = [command for command, _ in (*MISTAKES, *REFUSED_BY_FLOWS, *ANSWERS)]
-    return dict(zip(commands, several(workspace, commands), strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        return dict(zip(commands, several(workspace, commands), strict=True))
 
 
 def environment(folder, **variables):
@@ -149,6 +156,18 @@ def test_a_recipe_is_shown_as_json_and_a_glob_lists_some(answers):
     assert "arcnn-qf40" not in answers["recipes", "list", "arcnn-qf1*"].out
 
 
+@pytest.mark.parametrize(
+    "command", [("datasets", "list"), ("recipes", "list"), ("analyze", "list")]
+)
+def test_a_table_breaks_no_name_in_80_columns_and_is_there_as_json(answers, command):
+    rows = json.loads(answers[*command, "--json"].out)
+    shown = answers[command].out
+    lines = [line for line in shown.splitlines() if "folder:PATH" not in line]  # the title
+    assert max(map(len, lines)) <= 80
+    words = set(shown.split())
+    assert {next(iter(row.values())) for row in rows} <= words
+
+
 def test_evaluate_prints_exactly_the_stated_json(qfactory, tmp_path):
     done = qfactory(
         "evaluate", "jpeg", "--dataset", "sample", "--qf", 10, 20, "--json", "--csv", "out.csv"
@@ -171,12 +190,22 @@ def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_i
     photos = image_folder(tmp_path / "photos", 6)
     (photos / "broken.png").write_bytes(b"no image")
     version = build(photos, store, max_rejected_share=0.5).version
-    listed, inspected, verified = several(
-        tmp_path, [("patches", "list"), ("patches", "inspect", store), ("patches", "verify", store)]
+    listed, inspected, paths, as_json, verified = several(
+        tmp_path,
+        [
+            ("patches", "list"),
+            ("patches", "inspect", "clouds"),
+            ("patches", "files", "clouds"),
+            ("patches", "inspect", store, "--json"),
+            ("patches", "verify", "clouds"),
+        ],
     )
     assert "clouds" in listed.out
     assert f"{version.rows:,} of 32x32" in inspected.out
     assert "broken.png" in inspected.out
+    assert "not compared byte by byte since it was built" in inspected.out
+    assert [Path(path).is_file() for path in paths.out.splitlines()] == [True] * len(version.shards)
+    assert json.loads(as_json.out)["files"] == paths.out.splitlines()
     (sheet,) = (tmp_path / "workspace" / "reports").glob("*.png")
     assert sheet.stat().st_size > 10_000
     assert "are whole" in verified.out
@@ -186,9 +215,13 @@ def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_i
     assert damaged.code == 1
     (command,) = [line for line in damaged.out.splitlines() if line.startswith("repair: ")]
     repair = [*shlex.split(command.removeprefix("repair: qfactory ")), "--max-rejected-share", 0.5]
-    repaired, whole, cleaned = several(
-        tmp_path, [repair, ("patches", "verify", store), ("patches", "gc", store)]
+    again = [word for word in repair if word != "--repair"]
+    reused, repaired, whole, cleaned = several(
+        tmp_path, [again, repair, ("patches", "verify", store), ("patches", "gc", "clouds")]
     )
+    assert "by the sizes of its shards" in reused.err
+    assert " shards were damaged at" in reused.err
+    assert "--repair" in reused.err
     assert repaired.code == 0, repaired.err
     assert "are whole" in whole.out
     assert "removed 0 files" in cleaned.out
@@ -204,7 +237,7 @@ def none_left(folder, seconds=20):
 
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path):
     study = (
-        "study", "--recipes", "quickres-qf10", "--threads", "1", "--steps", "150",
+        "study", "--recipes", "quickres-qf10", "--threads", "1", "--steps", "600",
         "--name", "interrupted",
     )  # fmt: skip
     variables = environment(tmp_path, **embedded_workspace(tmp_path / "workspace"))

@@ -203,14 +203,22 @@ def test_a_deployed_batch_restore_leaves_files_a_manifest_and_a_table(platform, 
     assert "restored-batch" in {a["key"] for a in api(platform, "artifacts/filter", body)}
 
 
-def test_a_bad_parameter_is_refused_before_anything_runs(platform):
+@pytest.mark.parametrize(
+    ("flow", "parameter", "told"),
+    [
+        ("study", 'recipes=["nothing"]', "quickres-qf10"),
+        ("study", "dataset=bsd500", "bsds500:train"),
+        ("train", "stop_after=banana", "does not match"),
+    ],
+)
+def test_a_bad_parameter_is_refused_before_anything_runs(platform, flow, parameter, told):
     before = api(platform, "flow_runs/count", {})
     done = subprocess.run(
-        [PREFECT, "deployment", "run", "study/default", "-p", 'recipes=["nothing"]'],
+        [PREFECT, "deployment", "run", f"{flow}/default", "-p", parameter],
         cwd=PROJECT, env=platform, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode != 0
-    assert "quickres-qf10" in done.stdout + done.stderr
+    assert told in done.stdout + done.stderr
     assert api(platform, "flow_runs/count", {}) == before
 
 

@@ -1,6 +1,5 @@
 """What flows decide before and after the work: parameters, order, stores, leaks, tables."""
 
-import re
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from threading import Event
@@ -8,11 +7,13 @@ from threading import Event
 import numpy as np
 import pytest
 from prefect.exceptions import ParameterTypeError
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.build_patches import build_patches, default_store
 from flows.data_steps import refuse_evaluation_images
 from flows.evaluate import evaluate
 from flows.model_steps import stoppable
+from flows.registry_steps import competitors
 from flows.score_tables import score_rows
 from flows.study import study
 from flows.study_steps import default_sets, spec_for
@@ -24,6 +25,7 @@ from pipeline.evaluate import compare
 from pipeline.jpeg import quantization_table
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.weights import save_weights
+from storage.registered import RegisteredVersion
 from storage.schema import PatchSpec, StoreError
 from tests.store_images import build, image_folder
 from tests.training_recipes import RECIPE
@@ -38,8 +40,9 @@ SPEC = PatchSpec(side=32, stride=10, qfs=(10,), degradation="patch")
         (build_patches, {"side": 232}, "224"),
         (build_patches, {"qf": [0]}, "greater than or equal to 1"),
         (build_patches, {"qf": []}, "at least 1"),
+        (build_patches, {"qf": [10, 20, 10]}, "given twice: 10"),
         (build_patches, {"stride": 0}, "greater than or equal to 1"),
-        (build_patches, {"degradation": "both"}, "'image', 'patch' or 'rescaled'"),
+        (build_patches, {"degradation": "both"}, "'image', 'patch', 'rescaled' or 'none'"),
         (build_patches, {"dataset": "nix"}, "live1, classic5, div2k"),
         (train, {"recipe": "nix"}, "quickres-qf10"),
         (study, {"recipes": ["nix"]}, "quickres-qf10"),
@@ -60,9 +63,54 @@ def test_the_parameter_schema_offers_the_recipes():
     assert train.parameters.properties["recipe"]["enum"] == sorted(RECIPES)
     items = study.parameters.properties["recipes"]["items"]
     assert items["examples"] == sorted(RECIPES)
-    for text in (*RECIPES, "arcnn-*", "*-qf[12]0"):
-        assert re.search(items["pattern"], text)
-    assert not re.search(items["pattern"], "nothing")
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "told"),
+    [
+        (study, {"recipes": ["nothing"]}, r"'nothing' is not one of \['arcnn-"),
+        (study, {"dataset": "bsd500"}, r"'bsd500' is not one of \['sample', 'bsds500'"),
+        (study, {"dataset": "bsds500:train+tset"}, "does not match"),
+        (study, {"evaluate_on": ["live1", "clasic5"]}, "'clasic5' is not one of"),
+        (build_patches, {"qf": [10, 10]}, "non-unique"),
+        (build_patches, {"side": 33}, "33 is not a multiple of 8"),
+        (train, {"recipe": "arcnn-qf20", "stop_after": "banana"}, "does not match '.{1,40}'"),
+        (evaluate, {"degradation": "none"}, "is not one of"),
+    ],
+)
+def test_prefects_server_refuses_a_bad_parameter_by_the_schema_alone(flow, parameters, told):
+    with pytest.raises(ValidationError, match=told):
+        validate(parameters, flow.parameters.model_dump(), raise_on_error=True)
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters"),
+    [
+        *((study, {"recipes": [text]}) for text in ("arcnn-qf20", "arcnn-*", "*-qf[12]0")),
+        *((study, {"dataset": text}) for text in ("bsds500", "live1:all", "folder:/a b")),
+        (study, {"dataset": "bsds500:val+train", "evaluate_on": None}),
+        *((train, {"recipe": "arcnn-qf20", "stop_after": text}) for text in ("90", "1.5h", None)),
+    ],
+)
+def test_what_a_flow_takes_the_schema_allows(flow, parameters):
+    validate(parameters, flow.parameters.model_dump(), raise_on_error=True)
+    flow.validate_parameters(parameters)
+
+
+def test_recipes_of_one_registered_model_are_told_and_one_may_have_its_own():
+    first, second = get_recipe("arcnn-qf10"), get_recipe("arcnn-fast-qf10")
+    assert first.model_name == second.model_name == "qfactory-arcnn-qf10"
+    assert competitors(second, [first, second], []) == ["arcnn-qf10"]
+    version = RegisteredVersion(
+        name=first.model_name, version=1, tags={"recipe": "arcnn-qf10-from-qf20"}, run_id=None
+    )
+    assert competitors(first, [first], [version]) == ["arcnn-qf10-from-qf20"]
+    own = replace(second, registered_as="fast-arcnn")
+    assert own.model_name == "fast-arcnn"
+    assert own.fingerprint == second.fingerprint, "its weights are the same"
+    assert competitors(own, [first, own], []) == []
+    with pytest.raises(ValueError, match="registered_as 'a/b'"):
+        replace(second, registered_as="a/b")
 
 
 def test_every_dataset_and_spec_get_a_store_of_their_own():

@@ -304,3 +304,17 @@ def test_transfer_refuses_another_family_and_a_wrong_count():
             transfer_layers(target, target.state_dict(), layers)
     with pytest.raises(ValueError, match="Linear declares no layers"):
         layer_names(nn.Linear(1, 1))
+
+
+def test_the_log_of_the_error_counts_every_image_alike():
+    target = torch.zeros(2, 1, 8, 8)
+    image = torch.stack([torch.full((1, 8, 8), 0.1), torch.full((1, 8, 8), 0.001)])
+    wanted = (math.log(1e-2 + 1e-6) + math.log(1e-6 + 1e-6)) / 2
+    assert LOSSES["log_mse"](image, target).item() == pytest.approx(wanted, rel=1e-4)
+    assert LOSSES["log_mse"](target, target).item() == pytest.approx(math.log(1e-6))
+
+
+@pytest.mark.parametrize("options", [{"down": (1, 1)}, {"widths": ()}, {"up": (3, 0)}, {"cell": 0}])
+def test_levels_of_a_unet_that_do_not_fit_each_other_are_refused(options):
+    with pytest.raises(ValueError, match=r"widths \[.*up \["):
+        build_model("unet", options)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from models import build_model
 from pipeline.muon import Muon, orthogonal
@@ -31,7 +32,8 @@ def test_an_update_has_the_size_of_adamws_whatever_the_gradients_size_and_the_la
     gradient = torch.randn(64, 64, 3, 3)
     steps = []
     for size in (1e-6, 1e3):
-        conv = nn.Conv2d(64, 64, 3, bias=False).to(memory_format=layout)
+        conv = nn.Conv2d(64, 64, 3, bias=False)
+        convert_conv2d_weight_memory_format(conv, layout)
         before = conv.weight.detach().clone()
         conv.weight.grad = (size * gradient).contiguous(memory_format=layout)
         Muon([{"params": [conv.weight], "orthogonal": True}], lr=1e-3).step()

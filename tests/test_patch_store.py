@@ -4,18 +4,23 @@ import hashlib
 import json
 import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline import store_size
+from pipeline.datasets import list_images
 from pipeline.jpeg import compress, quantization_table
+from pipeline.sources import scan_images
+from pipeline.store_size import expected_bytes, overlap_warning
 from storage import files
 from storage.patch_store import open_store, shard_uri
 from storage.schema import PatchSpec, StoreError
 from storage.shard_reader import open_shard, read_rows
-from storage.store_upkeep import gc, sample_rows, verify
+from storage.store_upkeep import gc, record_verification, sample_rows, verify, when_verified
 from tests.store_images import SPEC, build, fail_midway, image_folder, texture
 
 ROWS_AN_IMAGE = 12  # 70x90 at side 32, stride 16
@@ -238,6 +243,31 @@ def test_too_many_rejects_fail_the_build_and_the_previous_version_stays(photos, 
     assert open_store(str(store)) == first
 
 
+def test_rejects_are_told_by_name_up_to_ten_and_a_file_has_the_rest(photos, store):
+    for number in range(12):
+        (photos / f"bad{number:02}.png").write_bytes(b"no image" * number)
+    with pytest.raises(StoreError) as caught:
+        build(photos, store)
+    _, *told = str(caught.value).splitlines()
+    assert told[0] == "  bad00.png: empty: the file has no bytes"
+    assert told[9].startswith("  bad09.png: ")
+    assert told[10:] == [f"  and 2 more; the rest is in {store}/rejected.txt"]
+    assert (store / "rejected.txt").read_text().splitlines()[11].startswith("bad11.png: ")
+    build(photos, store, max_rejected_share=0.5)
+    assert not (store / "rejected.txt").exists()
+
+
+def test_a_version_tells_when_its_bytes_were_last_compared(photos, store):
+    first = build(photos, store).version
+    assert when_verified(first) == f"not compared byte by byte since it was built, {first.created}"
+    record_verification(first, damaged=1)
+    assert when_verified(first).startswith("1 of 2 shards were damaged at 20")
+    record_verification(first, damaged=0)
+    assert when_verified(first).startswith("every byte was as published at 20")
+    Image.fromarray(texture(70, 90, seed=999)).save(photos / "007.png")
+    assert "not compared" in when_verified(build(photos, store).version)
+
+
 def test_a_dataset_without_a_usable_image_is_refused(tmp_path, store):
     photos = image_folder(tmp_path / "small", count=3, size=(16, 16))
     with pytest.raises(StoreError, match="none of 3 images"):
@@ -253,6 +283,19 @@ def test_an_image_that_changes_during_the_build_stops_it(photos, store):
     with pytest.raises(StoreError, match=r"005\.png changed"):
         build(photos, store, parallel=scan_then_change)
     assert not (store / "CURRENT").exists()
+
+
+def test_a_stride_far_below_the_side_is_warned_about_with_the_size(photos, monkeypatch):
+    spec = PatchSpec(side=64, stride=1, qfs=(10,), degradation="image")
+    scanned = scan_images(list_images(f"folder:{photos}", root=None, purpose="train"))
+    patches = 20 * (70 - 64 + 1) * (90 - 64 + 1)
+    assert expected_bytes(spec, scanned) == patches * 64 * 64 * 2
+    assert overlap_warning(spec, scanned) == ""
+    monkeypatch.setattr(store_size, "LARGE_BYTES", 1_000_000)
+    assert overlap_warning(spec, scanned).startswith(
+        "about 0.0 GB: at stride 1 a pixel lies in 4096 patches of 64x64; --stride 64 makes"
+    )
+    assert overlap_warning(replace(spec, stride=16), scanned) == ""
 
 
 def test_gc_removes_what_no_kept_version_names(photos, store):

@@ -6,8 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import precision
-from pipeline.precision import choose_precision
+from pipeline.precision import bfloat16_units, choose_precision, processor_name
 from pipeline.training import main, train
 from pipeline.training_job import Part
 from storage.checkpoints import load_checkpoint
@@ -19,17 +18,6 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("precision"))
-
-
-@pytest.fixture
-def processor(monkeypatch):
-    """Return a function that makes this the processor of another machine."""
-
-    def becomes(units):
-        monkeypatch.setattr(precision, "bfloat16_units", lambda device: units)
-
-    becomes("AVX512-BF16")  # torch computes in bfloat16 everywhere, if slowly
-    return becomes
 
 
 def weights_of(result):
@@ -79,7 +67,7 @@ def test_bfloat16_is_refused_on_a_processor_that_lacks_it_with_its_name(
 
 
 def test_this_machine_is_named_with_what_it_has():
-    name, units = precision.processor_name(CPU), precision.bfloat16_units(CPU)
+    name, units = processor_name(CPU), bfloat16_units(CPU)
     assert units in ("AMX", "AVX512-BF16", None)
     assert name.endswith(f"({units})") if units else name
 

@@ -163,7 +163,7 @@ def test_the_command_draws_both_curves_and_refuses_a_single_point(tmp_path):
         [
             (*command, "--qf", "5", "10", "20", "-o", tmp_path / "here"),
             (*command, "--qf", "5", "10", "20", "--json"),
-            (*command, "--qf", "10", "10"),
+            (*command, "--qf", "10"),
             ("analyze", "rate-distortion", network, "--dataset", "nix"),
             (*command, "--qf", "10", "0"),
         ],

@@ -96,9 +96,9 @@ def test_a_bucket_is_restored_and_what_is_new_in_it_later(workspace, bucket, tmp
     assert rows.keys() == {"day 0/a.jpg", "day 1/a.jpg", "day 2/a.jpg", "new.jpg"}
     assert {row.network for row in rows.values()} == {"quickres-qf10 (shipped)"}
     with pytest.raises(
-        ValueError, match=r"quickres-qf10 \(shipped\), which is not used now; not arcnn"
+        ValueError, match=r"quickres-qf10 \(shipped\), which is not used now; not quickres-blind"
     ):
-        restore_batch(*places, model="arcnn-fast-qf10")
+        restore_batch(*places, model="quickres-blind")
 
 
 def register(name, weights=WEIGHTS):
@@ -138,7 +138,7 @@ def test_a_promotion_changes_the_networks_of_a_batch_only_when_asked(workspace, 
     first = register(name)
     photos, outputs = photo_folder(tmp_path / "in", 2), str(tmp_path / "out")
     assert first.uri in restore_batch(str(photos), outputs, actors=1).networks
-    second = register(name, ZOO / "arcnn-fast-qf10.safetensors")
+    second = register(name, ZOO / "quickres-blind.safetensors")
     (photos / "new.jpg").write_bytes(jpeg(60))
     later = restore_batch(str(photos), outputs, actors=1)
     assert (later.restored, later.skipped) == (1, 2)

@@ -9,7 +9,7 @@ from skimage import data
 
 from flows import console
 from flows.networks import OpenNetwork, open_network, registered_architecture
-from flows.score_tables import result_rows, score_rows
+from flows.score_tables import SPARE, result_rows, score_rows
 from models import ARCHITECTURES
 from pipeline.degrade import Protocol
 from pipeline.evaluate import compare
@@ -63,6 +63,30 @@ def test_a_table_stands_in_100_columns_without_a_broken_line(
     _, heading, *lines = capture.get().rstrip().splitlines()
     assert len(lines) == len(rows)
     assert max(map(len, [heading, *lines])) <= 100
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 50])
+def test_no_number_and_no_name_is_broken_however_narrow(width, monkeypatch):
+    paper = Console(width=width, soft_wrap=True)
+    monkeypatch.setattr(console, "out", paper)
+    rows = result_rows("arcnn-rescaled-qf10", compared("live1", [10]).restored, "arcnn")
+    with paper.capture() as capture:
+        console.show_table(rows, "a network", spare=SPARE)
+    shown = capture.get()
+    assert max(map(len, shown.splitlines())) <= width
+    assert "arcnn-rescaled-qf10, 1 image" in shown
+    for row in rows:
+        assert f"{row['psnr']:.2f}" in shown.split() if row["psnr"] != "" else True
+
+
+def test_of_two_columns_a_long_value_stays_in_one_piece_on_its_line(monkeypatch):
+    paper = Console(width=40, soft_wrap=True)
+    monkeypatch.setattr(console, "out", paper)
+    rows = [{"tag": "recipe", "value": "quickres"}, {"tag": "weights", "value": "/a[1]" * 20}]
+    with paper.capture() as capture:
+        console.show_table(rows, "tags")
+    lines = capture.get().splitlines()
+    assert lines == ["tags", "recipe   quickres", f"weights  {'/a[1]' * 20}"]
 
 
 def test_jpeg_itself_has_its_own_published_rows():

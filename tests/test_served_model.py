@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import ExifTags, Image, ImageCms
 from skimage import data
 from torch import nn
@@ -241,6 +242,30 @@ def test_what_cannot_be_restored_is_a_value_error_that_says_why(given, message):
         LIGHTER.predict(given)
 
 
+def test_a_damaged_jpeg_is_refused_unless_the_caller_asks_for_what_is_left_of_it():
+    cut = colour_jpeg()
+    cut = cut[: len(cut) * 2 // 3]
+    for given in (cut, [grey_jpeg(), cut]):
+        with pytest.raises(ValueError, match=r"truncated or damaged.*\{\"damaged\": \"restore\"\}"):
+            LIGHTER.predict(given)
+    restored = LIGHTER.predict(cut, {"damaged": "restore"})
+    assert isinstance(restored, bytes)
+    assert pixels(restored).shape == (570, 191, 3)
+    with pytest.raises(ValueError, match="damaged 'yes': choose refuse or restore"):
+        LIGHTER.predict(cut, {"damaged": "yes"})
+
+
+def test_mlflows_server_answers_with_the_reason_and_nothing_else():
+    with pytest.raises(MlflowException) as caught:
+        LIGHTER.predict([b"hello"])
+    caught.value.message = "Failed to predict data: what MLflow's server makes of it"
+    assert json.loads(caught.value.serialize_as_json()) == {
+        "error_code": "BAD_REQUEST",
+        "message": "image 1 of 1: not a JPEG: it does not begin as one",
+    }
+    assert caught.value.get_http_status_code() == 400
+
+
 def test_a_network_that_sees_the_whole_image_takes_fewer_pixels():
     facts = ProgramFacts(receptive_field=None, multiple=1, needs_table=False, default_table=None)
     whole = ServedModel(ServedNetwork(Lighter(), facts))
@@ -383,6 +408,14 @@ def test_a_network_that_onnx_cannot_express_is_registered_without_it(registry):
     np.testing.assert_array_equal(pixels(model.predict(grey_jpeg())), pixels(grey_jpeg()))
 
 
+def test_the_precision_is_a_parameter_of_mlflows(registry):
+    model = mlflow.pyfunc.load_model(str(folder_of(registry, NAME)))
+    exact = model.predict(grey_jpeg(), params={"precision": "float32"})
+    np.testing.assert_array_equal(pixels(model.predict(grey_jpeg())), pixels(exact))
+    with pytest.raises(ValueError, match="precision 'half': choose one of"):
+        model.predict(grey_jpeg(), params={"precision": "half"})
+
+
 def in_a_clean_environment(test: Callable) -> Callable:
     """Mark a test that installs the model's requirements: whole packages, two minutes or more."""
     return pytest.mark.slow(pytest.mark.timeout(1_500)(test))
@@ -487,36 +520,62 @@ def post(url: str, body: bytes) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
+def asking(photograph: bytes, **more: object) -> bytes:
+    """The body of a request for one photograph."""
+    return json.dumps({"inputs": [base64.b64encode(photograph).decode()], **more}).encode()
+
+
 @in_a_clean_environment
 def test_a_server_answers_a_jpeg_with_a_png_and_lives_on_after_bad_requests(server, opened):
     photograph = colour_jpeg()
-    good = json.dumps({"inputs": [base64.b64encode(photograph).decode()]}).encode()
+    cut = photograph[: len(photograph) * 2 // 3]
+    cmyk = jpeg_of(Image.fromarray(data.astronaut()[:40, :50]).convert("CMYK"))
+    png = LIGHTER.predict(grey_jpeg())
+    assert isinstance(png, bytes)
     bad = {
-        b'{"inputs": ["aGVsbG8="]}': "ValueError: image 1 of 1: not a JPEG",
-        b'{"inputs": ["' + b"A" * 100_000_000 + b'"]}': "75,000,000 bytes is above the cap",
-        b"garbage": "Ensure that input is a valid JSON formatted string",
+        asking(b"hello"): "image 1 of 1: not a JPEG: it does not begin as one",
+        asking(cmyk): "image 1 of 1: colour model: CMYK, convert it to RGB or grey",
+        asking(png): "image 1 of 1: not a JPEG: it does not begin as one",
+        asking(cut): "image 1 of 1: truncated or damaged",
+        b'{"inputs": ["' + b"A" * 100_000_000 + b'"]}': "image 1 of 1: a JPEG of 75,000,000 bytes",
+        b"garbage": "Invalid input. Ensure that input is a valid JSON formatted string",
+        b"{}": "The input must be a JSON dictionary with exactly one of the input fields",
     }
-    for body, sentence in [*bad.items(), (b"{}", "exactly one of the input fields")]:
+    for body, sentence in bad.items():
         status, answer = post(server, body)
         assert status == 400
-        assert sentence in answer["message"] + answer.get("stack_trace", "")
+        assert answer["message"].startswith(sentence)
         assert len(json.dumps(answer)) < 10_000, "the request is not sent back"
-    status, answer = post(server, good)
+    status, answer = post(server, asking(cut, params={"damaged": "restore"}))
+    assert status == 200, answer
+    assert pixels(base64.b64decode(answer["predictions"][0])).shape == (570, 191, 3)
+    status, answer = post(server, asking(photograph))
     assert status == 200
     restored = base64.b64decode(answer["predictions"][0])
     np.testing.assert_array_equal(pixels(restored), restored_here(opened, photograph))
 
 
-CURL = (
-    """(printf '{"inputs":["'; base64 -w0 photo.jpg; printf '"]}') | curl -sS """
-    """-H 'Content-Type: application/json' --data-binary @- %s """
-    """| sed 's/.*\\["//; s/"\\].*//; s/\\\\n//g' | base64 -d > photo.png"""
-)
+def curl_line(url: str) -> str:
+    """The README's command, with another address."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    return (
+        text[
+            text.index('(printf \'{"inputs"') : text.index("{ cat answer.json >&2; false; }")
+        ].replace("http://127.0.0.1:5001/invocations", url)
+        + "{ cat answer.json >&2; false; }"
+    )
 
 
 @in_a_clean_environment
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 def test_the_curl_line_of_the_readme_works(server, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(grey_jpeg())
-    subprocess.run(["bash", "-c", CURL % server], cwd=tmp_path, check=True)
+    line = ["bash", "-c", curl_line(server)]
+    subprocess.run(line, cwd=tmp_path, check=True)
     assert pixels((tmp_path / "photo.png").read_bytes()).shape == pixels(grey_jpeg()).shape
+    (tmp_path / "photo.png").unlink()
+    (tmp_path / "photo.jpg").write_bytes(b"no photograph")
+    failed = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode != 0
+    assert "image 1 of 1: not a JPEG" in failed.stderr
+    assert not (tmp_path / "photo.png").exists()

@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 from flows import cli_evaluate, cli_recipes
 from flows.build_patches import default_store
 from flows.evaluate import evaluate
+from flows.registry_steps import find_trained
 from flows.report import report
 from flows.settings import settings
 from flows.study import study
 from flows.study_results import StudyError, StudyResult
 from flows.train import TrainingSlice, train
+from pipeline.precision import choose_precision
 from pipeline.recipes import get_recipe
 from pipeline.report import from_files
 from pipeline.scores import Comparison
@@ -86,6 +88,21 @@ def test_a_study_trains_what_is_asked_for_and_what_that_starts_from(first):
     assert started[HARD] >= easy_ended, "it starts from the other's weights"
     assert started[ALONE] < easy_ended, "independent recipes run side by side"
     assert set(run_states("first").values()) == {"FINISHED"}
+
+
+def test_precision_and_processor_are_recorded_and_another_precision_trains_anew(first):
+    (alone,) = [model for model in first.models if model.recipe == ALONE]
+    (version,) = ModelRegistry(settings().mlflow_uri).versions(MODELS[ALONE])
+    chosen = choose_precision("auto", torch.device("cpu"))
+    assert version.tags["precision"] == chosen
+    (part,) = json.loads(version.tags["training_parts"])
+    assert part == {"processor": part["processor"], "precision": chosen, "steps": STEPS}
+    (run,) = [run for run in runs_of("first") if run.info.run_id == alone.training_run]
+    assert run.data.tags["precision"] == chosen
+    wanted = get_recipe(ALONE).with_steps(STEPS), open_store(version.tags["store_version"][:-2])
+    assert find_trained(*wanted, None, "auto") is not None
+    assert find_trained(*wanted, None, chosen) is not None
+    assert find_trained(*wanted, None, "float32") is None or chosen == "float32"
 
 
 def test_a_study_leaves_a_report_which_mlflow_alone_can_make_again(first, tmp_path):

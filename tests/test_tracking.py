@@ -208,7 +208,7 @@ def run_without_a_server(uri: str) -> tuple[list[str], float]:
 def test_without_a_server_the_work_goes_on_and_what_was_lost_is_named():
     unrecorded, seconds = run_without_a_server(f"http://127.0.0.1:{free_port()}")
     assert unrecorded == [
-        "end of abandoned runs in study",
+        "end of abandoned runs",
         "start of run study",
         "start of run arcnn",
         "run arcnn: 600 metric values (loss, lr) of steps 0 to 299",

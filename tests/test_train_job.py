@@ -119,7 +119,7 @@ def test_one_worker_gives_the_weights_of_the_plain_loop_bit_for_bit_though_it_wa
 def test_two_workers_one_killed_take_the_steps_of_one_with_both_their_batches(store, tmp_path):
     stage = replace(LONGER.stages[0], augment=False, optimizer="sgd", lr=0.1)
     recipe, kill = replace(RECIPE, stages=(stage,)), Killer(step=150)
-    job = make_job(store, tmp_path / "two", recipe, checkpoint_every_s=0.2)
+    job = make_job(store, tmp_path / "two", recipe, checkpoint_every_s=0.2, precision="float32")
     trained = load_file(run(job, tmp_path, workers=2, on_record=kill).weights)
     assert kill.killed
     network = initial_network(job).train()

@@ -296,6 +296,8 @@ def test_a_recipe_that_starts_from_another_asks_for_it_and_takes_its_layers(stor
     same = {name for name in ours if torch.equal(ours[name], theirs[name])}
     assert {name for name in ours if name.startswith("layer1.")} <= same
     assert "layer2.0.weight" not in same
+    again = train(make_job(store, tmp_path / "again", still, initial_weights=result.weights))
+    assert load_weights(again.weights)[0].recipe == "hard-qf10", "it may go on from its own"
     other = replace(hard, init_from=Transfer(recipe="else-qf10", layers=1))
     with pytest.raises(ValueError, match=r"'else-qf10', but .* is of 'small-qf10'"):
         train(make_job(store, tmp_path / "other", other, initial_weights=easy.weights))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, get_args
 
@@ -130,12 +131,20 @@ class Recipe:
     validation_set: str | None = None
     """Reference of the dataset to validate on in place of patches held out, such as
     `bsds500:val`. It need not be there unless a stage looks at it."""
+    registered_as: str | None = None
+    """Name of its model in the registry; None for `qfactory-ARCHITECTURE-LABEL`, where it competes
+    with the other recipes of its network and quality factor for `@champion`."""
     source: str
     """The paper, section or decision that the settings come from."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "qfs", tuple(sorted(set(self.qfs))))
         self._check_qfs()
+        if self.registered_as is not None and not re.fullmatch(r"[\w.-]+", self.registered_as):
+            raise ValueError(
+                f"recipe {self.name}: registered_as {self.registered_as!r}: choose letters, "
+                "digits, '-', '_' and '.'"
+            )
         if not self.stages:
             raise ValueError(f"recipe {self.name}: it has no stages")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -191,6 +200,11 @@ class Recipe:
         return f"rescaled-{inputs}" if self.patches.degradation == "rescaled" else inputs
 
     @property
+    def model_name(self) -> str:
+        """The name that its networks are registered under."""
+        return self.registered_as or f"qfactory-{self.architecture}-{self.label}"
+
+    @property
     def evaluation_qfs(self) -> tuple[int, ...]:
         """The quality factors that the network is scored at."""
         return BLIND_EVALUATION_QFS if self.blind else self.qfs
@@ -209,9 +223,11 @@ class Recipe:
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of every setting that may decide the weights.
 
-        That leaves out `source`, and a validation set unless the plateau schedule follows it.
+        That leaves out `source`, `registered_as`, and a validation set unless the plateau schedule
+        follows it.
         """
         settings = {**asdict(self), "source": None}
+        del settings["registered_as"]
         follows = any(stage.schedule == "plateau" for stage in self.stages)
         if self.validation_set is None or not follows:
             del settings["validation_set"]

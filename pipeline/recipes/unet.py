@@ -1,6 +1,8 @@
 """Recipes for UNet: one network for every quality factor, on pairs made while they load."""
 
-from pipeline.recipes.base import Recipe, Stage
+from dataclasses import replace
+
+from pipeline.recipes.base import Recipe, Stage, Transfer
 from storage.schema import PatchSpec
 
 QFS = tuple(range(5, 96))
@@ -13,7 +15,7 @@ QUICK_PATCHES = PatchSpec(side=64, stride=32, qfs=QUICK_QFS, degradation="image"
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
-    return (blind(), *(quick(qf) for qf in QUICK_QFS))
+    return (blind(), next_cycle(), *(quick(qf) for qf in QUICK_QFS))
 
 
 def blind() -> Recipe:
@@ -41,26 +43,29 @@ def blind() -> Recipe:
         frequent_qfs=FREQUENT_QFS,
         stages=(stage,),
         ema_decay=0.999,
-        source="Chosen here by measurement",
+        source=(
+            "Chosen here. Muon was held against AdamW over 500 steps; rate, batch and crops were "
+            "not compared"
+        ),
+    )
+
+
+def next_cycle() -> Recipe:
+    """Return the recipe that goes on from the blind network's weights, or from its own.
+
+    A cycle ends at a small learning rate with weights worth keeping; any number of them follow each
+    other, on whatever machine there is. Larger crops show the network more of its surroundings.
+    """
+    first = blind()
+    stage = replace(first.stages[0], steps=12_000, batch=4, lr=1e-3, side=128)
+    return replace(
+        first, name="unet-next-blind", stages=(stage,), init_from=Transfer(recipe=first.name)
     )
 
 
 def quick(qf: int) -> Recipe:
-    """Return the recipe for one quality factor that takes half a minute on two CPU cores."""
-    stage = Stage(
-        name="restore",
-        steps=1_050,
-        batch=8,
-        loss="log_mse",
-        optimizer="muon",
-        lr=3e-3,
-        last_layer_lr_scale=0.5,
-        weight_decay=1e-4,
-        clip_norm=1.0,
-        schedule="cosine",
-        warmup_steps=50,
-        augment=True,
-    )
+    """Return the recipe for one quality factor that takes about 40 seconds on two CPU cores."""
+    stage = replace(blind().stages[0], steps=1_050, lr=3e-3, warmup_steps=50, side=None)
     return Recipe(
         name=f"unet-quick-qf{qf}",
         architecture="unet",
@@ -69,5 +74,5 @@ def quick(qf: int) -> Recipe:
         qfs=(qf,),
         stages=(stage,),
         ema_decay=0.995,
-        source="Chosen here by measurement: the most gain in half a minute on two CPU cores",
+        source="Chosen here: 1.0 dB over JPEG in about 40 seconds on two CPU cores",
     )

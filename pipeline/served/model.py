@@ -8,12 +8,16 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pytorch import load_model
 
 from .header import pixels_of
 from .network import ProgramFacts, ServedNetwork
 from .photographs import MAX_PIXELS
+from .precision import lay_out
 
+REFUSE, RESTORE = "refuse", "restore"
 FACTS = "served.json"
 """Name of the file with ProgramFacts, beside the program."""
 MAX_BYTES = 64 * 2**20
@@ -30,14 +34,32 @@ GIVE = (
 Restored = bytes | np.ndarray | list
 
 
+class RefusedInputError(MlflowException, ValueError):
+    """What cannot be restored, and why; MLflow's server answers with the reason alone.
+
+    Of other errors it sends a stack trace, and of its own the whole request.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, error_code=BAD_REQUEST)
+        self.reason = reason
+
+    def serialize_as_json(self) -> str:
+        """Return what the server answers."""
+        return json.dumps({"error_code": self.error_code, "message": self.reason})
+
+
 class ServedModel:
     """What `mlflow.pyfunc.load_model` holds; its threads may share it."""
 
-    def __init__(self, network: ServedNetwork) -> None:
+    def __init__(self, network: ServedNetwork, damaged: str = REFUSE) -> None:
+        if damaged not in (REFUSE, RESTORE):
+            raise ValueError(f"damaged {damaged!r}: choose {REFUSE} or {RESTORE}")
         self._network = network
+        self._damaged = damaged
 
-    def predict(self, model_input: object, params: object = None) -> Restored:
-        """Restore what JPEG compression took away. Nothing is asked of `params`.
+    def predict(self, model_input: object, params: Mapping | None = None) -> Restored:
+        """Restore what JPEG compression took away.
 
         Args:
             model_input: a JPEG's bytes, or its base64 text, gives a PNG's bytes: grey or colour,
@@ -45,13 +67,22 @@ class ServedModel:
                 (H, W) uint8 give the same shape and type. {"image": array, "table": array} tells
                 the JPEG's quantisation table, (8, 8) or (N, 8, 8), to a network that needs it. A
                 list or a column `image` of these gives a list, one result an item.
-            params: MLflow's, unused.
+            params: `damaged` is what happens to a truncated or damaged JPEG: `refuse`, which is
+                the default, or `restore`, which leaves blank what cannot be decoded. `precision` is
+                what the network computes in, `float32` or `bfloat16`; else it is bfloat16 where the
+                processor has it and the version says that little is lost.
 
-        Raises ValueError that says what was wrong, and with which item of a list; also where a list
-        has more items, bytes or pixels together than one call may ask for.
+        Raises RefusedInputError, a ValueError, that says what was wrong, and with which item of a
+        list; also where a list has more items, bytes or pixels together than one call may ask for.
         """
-        _check_call(model_input)
-        return self._restored(model_input)
+        try:
+            _check_call(model_input)
+            given = params or {}
+            network = self._network.computing_in(given.get("precision", "auto"))
+            damaged = given.get("damaged", REFUSE)
+            return ServedModel(network, damaged)._restored(model_input)
+        except ValueError as error:
+            raise RefusedInputError(str(error)) from error
 
     def _restored(self, model_input: object) -> Restored:
         given = _unpacked(model_input)
@@ -61,7 +92,7 @@ class ServedModel:
             return self._of_list(given)
         if isinstance(given, np.ndarray):
             return self._of_array(given, None)
-        return self._network.photograph(_jpeg_bytes(given))
+        return self._network.photograph(_jpeg_bytes(given), damaged=self._damaged == RESTORE)
 
     def _of_list(self, items: Sequence[object]) -> list:
         restored = []
@@ -98,7 +129,7 @@ def _load_pyfunc(data_path: str) -> ServedModel:
     """Load what the registry wrote; MLflow looks for pickles in it as its settings say."""
     folder = Path(data_path)
     facts = ProgramFacts(**json.loads((folder / FACTS).read_text()))
-    return ServedModel(ServedNetwork(load_model(str(folder.parent)), facts))
+    return ServedModel(ServedNetwork(lay_out(load_model(str(folder.parent))), facts))
 
 
 def _check_call(model_input: object) -> None:

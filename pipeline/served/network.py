@@ -8,7 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .photographs import MAX_PIXELS, MIN_SIDE, left_out, padded, png_of, read_photograph
+from .photographs import (
+    BLANK,
+    MAX_PIXELS,
+    MIN_SIDE,
+    PhotographRejected,
+    left_out,
+    padded,
+    png_of,
+    read_photograph,
+)
+from .precision import Precision, PrecisionChoice, autocast, checked, inference_precision
 from .quantization_cells import within_cells
 from .spans import Tiling
 from .tiled import TILE, run, to_luma, to_unit
@@ -16,9 +26,15 @@ from .tiled import TILE, run, to_luma, to_unit
 MAX_PIXELS_AT_ONCE = 2_000_000
 """The cap for networks that see the whole image at once: their memory grows with it."""
 
+DAMAGED_ASKED = 'params={"damaged": "restore"}'
+"""What a caller gives to have what is left of a damaged photograph restored."""
+
 Program = Callable[..., Tensor]
 """Takes (N, 1, H, W) float32 in [0, 1] and, if it needs them, tables (N, 8, 8) float32; returns the
 shape of the first, clipped to [0, 1]."""
+
+CPU = torch.device("cpu")
+"""Where programs were exported, and compute."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,26 +51,39 @@ class ProgramFacts:
     """Whether its second input is the JPEG's quantisation table."""
     default_table: list[list[int]] | None
     """8 rows of 8, for arrays that come without one; None where there is no such table."""
+    bfloat16_loss_db: float | None = None
+    """PSNR that it loses by computing in bfloat16; None where nobody measured it."""
 
 
 class ServedNetwork:
     """Restores with a program. It keeps no state: threads may share it."""
 
-    def __init__(self, program: Program, facts: ProgramFacts) -> None:
+    def __init__(
+        self, program: Program, facts: ProgramFacts, precision: PrecisionChoice = "auto"
+    ) -> None:
+        """Restore in `precision`. Raises ValueError for one that the processor lacks."""
         self._program = program
         self._facts = facts
+        self.precision: Precision = inference_precision(precision, CPU, facts.bfloat16_loss_db)
         self._tiling = None
         if (field := facts.receptive_field) is not None:
             self._tiling = Tiling(side=TILE, receptive_field=field, multiple=facts.multiple)
         self.max_pixels = MAX_PIXELS if self._tiling else MAX_PIXELS_AT_ONCE
 
-    def photograph(self, data: bytes) -> bytes:
+    def computing_in(self, precision: PrecisionChoice) -> "ServedNetwork":
+        """Return the same network in a precision; `auto` is bfloat16 where little is lost by it."""
+        return ServedNetwork(self._program, self._facts, precision)
+
+    def photograph(self, data: bytes, *, damaged: bool = False) -> bytes:
         """Return the PNG of a JPEG with its luma restored; colour and metadata stay.
 
         No coefficient moves farther than `within_cells` lets it, as in `qfactory restore`.
-        Raises PhotographRejected, a ValueError, with the reason for what cannot be restored.
+        Raises PhotographRejected, a ValueError, with the reason for what cannot be restored, and
+        for a file that is truncated or damaged unless `damaged` says to restore what there is.
         """
         photograph = read_photograph(data, max_pixels=self.max_pixels)
+        if not photograph.whole and not damaged:
+            raise PhotographRejected(f"{BLANK}; {DAMAGED_ASKED} restores the rest")
         for note in (*photograph.notes, *left_out(photograph, "png")):
             logger.warning(note)
         restored = self.luma(photograph.luma, photograph.table)
@@ -85,11 +114,12 @@ class ServedNetwork:
         ).numpy()
 
     def _restored(self, x: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
-        with torch.inference_mode():
-            restored = run(lambda part: self._program(part, *tables), x, self._tiling)
-        if not restored.isfinite().all():
-            raise ValueError("the network gave values that are not finite: use another version")
-        return restored
+        with torch.inference_mode(), autocast(self.precision, CPU):
+            return checked(
+                lambda: run(lambda part: self._program(part, *tables), x, self._tiling),
+                self.precision,
+                "the network",
+            )
 
     def _tables(self, table: np.ndarray | None, count: int) -> tuple[Tensor, ...]:
         """Return what the program takes behind the images: (count, 8, 8) tables, or nothing."""

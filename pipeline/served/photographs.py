@@ -43,6 +43,7 @@ MAX_PIXELS = 80_000_000
 MIN_SIDE = 8
 """Networks take at least this many pixels in height and width; smaller luma is padded for them."""
 END_OF_IMAGE = b"\xff\xd9"
+BLANK = "truncated or damaged: what could not be decoded is blank"
 STRIP_PIXELS = 1 << 16
 """Pixels that are converted to RGB at a time, so that the temporaries stay small."""
 
@@ -73,6 +74,8 @@ class Photograph:
     """Pictures behind the first, in an MPO file."""
     notes: tuple[str, ...] = ()
     """What was wrong with the file, if something was and it could be decoded all the same."""
+    whole: bool = True
+    """False where a part of the picture could not be decoded, and is blank."""
 
 
 def read_photograph(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
@@ -97,7 +100,7 @@ def read_photograph(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
             planes = _planes(image)
         except DECODER_ERRORS as error:
             raise PhotographRejected(f"damaged: {one_line(error)}") from error
-        notes.append("truncated or damaged: what could not be decoded is blank")
+        notes.append(BLANK)
     with noting_damage(notes):
         orientation, exif = upright_exif(image, notes)
     info = image.info
@@ -114,6 +117,7 @@ def read_photograph(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Photograph:
         photoshop=photoshop_segments(image),
         others=other_pictures(image),
         notes=tuple(notes),
+        whole=BLANK not in notes,
     )
 
 

@@ -1,10 +1,10 @@
 """What a result file says of the machine that it was measured on."""
 
 import os
-import platform
-from pathlib import Path
 
 import torch
+
+from pipeline.precision import processor_name
 
 
 def machine() -> dict[str, object]:
@@ -16,8 +16,5 @@ def machine() -> dict[str, object]:
 
 
 def processor() -> str:
-    """Return the processor's name as Linux gives it, else as Python does."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    """Return the processor's name, with what multiplies bfloat16 if something does."""
+    return processor_name(torch.device("cpu"))

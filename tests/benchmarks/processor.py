@@ -28,7 +28,6 @@ from itertools import repeat
 from pathlib import Path
 
 import torch
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from models import ARCHITECTURES, build_model
 from models.complexity import multiply_adds_per_pixel
@@ -36,7 +35,7 @@ from pipeline.averaging import WeightAverage
 from pipeline.build_store import build_store
 from pipeline.datasets import list_images
 from pipeline.loader import Batch, PatchLoader
-from pipeline.precision import Precision, bfloat16_units, choose_precision, processor_name
+from pipeline.precision import Precision, bfloat16_units, choose_precision, lay_out, processor_name
 from pipeline.recipes import RECIPES
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.sources import scan_images
@@ -106,7 +105,7 @@ def stepper(
     torch.manual_seed(0)
     network = build_model(recipe.architecture, recipe.options).to(device)
     if channels_last:
-        convert_conv2d_weight_memory_format(network, torch.channels_last)
+        lay_out(network)
     average = None if recipe.ema_decay is None else WeightAverage(network, recipe.ema_decay)
     world = World(device=device)
     steps = StageStep(recipe, stage, world, network, network.train(), average, precision)

@@ -1,0 +1,121 @@
+"""What bfloat16 costs and saves the shipped networks: PSNR and seconds on LIVE1, beside float32.
+
+Usage: QFACTORY_DATASETS=FOLDER python -m tests.benchmarks.precision [NAME...]
+
+Each network, or those named, restores every image at those of its quality factors that are in QFS,
+in float32 and in bfloat16 right after. The most that it loses at one of those that `restore` uses
+it at, up to GOOD_QF, goes to models/zoo/precision.json with the SHA-256 of its file; all numbers go
+to results/precision.json. It takes a processor that computes in bfloat16.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flows.settings import settings
+from flows.shipped import RECORD, shipped_weights
+from pipeline.datasets import list_images
+from pipeline.evaluate import load_images
+from pipeline.precision import Precision, choose_precision
+from pipeline.precision_loss import Scores, in_both_precisions, loss_db, middles
+from pipeline.restore import GOOD_QF
+from pipeline.tiles import Restorer, network_restorer
+from pipeline.weights import load_network
+from tests.benchmarks.machine import machine
+
+RESULTS = Path(__file__).parent / "results" / "precision.json"
+DATASET = "live1"
+QFS = (10, 20, 30, 40, 60, 80)
+
+
+@dataclass
+class Clock:
+    """Seconds that a restorer took, and the pixels that it restored."""
+
+    seconds: float = 0.0
+    pixels: int = 0
+
+    def timed(self, restorer: Restorer) -> Restorer:
+        def restore(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
+            begun = time.perf_counter()
+            restored = restorer(luma, table)
+            self.seconds += time.perf_counter() - begun
+            self.pixels += luma.size
+            return restored
+
+        return restore
+
+
+def measure(
+    weights: Path, qfs: Sequence[int] = (), side: int | None = None
+) -> tuple[Scores, dict[Precision, Clock]]:
+    """Score shipped weights on LIVE1 in both precisions, on the CPU; at QFS if none are given.
+
+    With `side` only the middle of each image, so many pixels high and wide.
+    """
+    origin, network = load_network(str(weights))
+    trained = [qf for qf in QFS if qf in origin.qfs]
+    images = load_images(list_images(DATASET, root=settings().datasets_root, purpose="evaluate"))
+    images = images if side is None else middles(images, side)
+    clocks: dict[Precision, Clock] = {"float32": Clock(), "bfloat16": Clock()}
+
+    def restorer_in(precision: Precision) -> Restorer:
+        return clocks[precision].timed(network_restorer(network, "cpu", precision=precision))
+
+    return in_both_precisions(restorer_in, images, qfs or trained), clocks
+
+
+def used_at(scores: Scores) -> Scores:
+    """Return the scores at the quality factors of photographs that `restore` does not leave be."""
+    return {p: {qf: db for qf, db in by_qf.items() if qf <= GOOD_QF} for p, by_qf in scores.items()}
+
+
+def row_of(scores: Scores, clocks: Mapping[Precision, Clock]) -> dict[str, object]:
+    """Return the loss at each quality factor, and the seconds a megapixel."""
+    exact, rounded = scores["float32"], scores["bfloat16"]
+    seconds = {p: round(clock.seconds / clock.pixels * 1e6, 3) for p, clock in clocks.items()}
+    losses = {qf: round(exact[qf] - rounded[qf], 5) for qf in exact}
+    return {"bfloat16_loss_db": losses, "seconds_per_mpx": seconds}
+
+
+def main(names: Sequence[str]) -> None:
+    """Measure, and write both files; what they hold of other networks stays."""
+    choose_precision("bfloat16", torch.device("cpu"))
+    shipped = shipped_weights()
+    found = {name: measure(shipped[name]) for name in names or shipped}
+    kept = {name: one for name, one in json.loads(RECORD.read_text()).items() if name in shipped}
+    record = kept | {
+        name: {"sha256": sha256_of(name), "bfloat16_loss_db": round(loss_db(used_at(scores)), 5)}
+        for name, (scores, _) in found.items()
+    }
+    before = json.loads(RESULTS.read_text())["results"]
+    rows = {name: before[name] for name in shipped if name in before}
+    report = {
+        "command": "python -m tests.benchmarks.precision",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "packages": {"torch": torch.__version__},
+        "what": f"PSNR that bfloat16 loses on {DATASET} at each quality factor of a network, dB, "
+        "and seconds a megapixel over all of them",
+        "results": rows | {name: row_of(*both) for name, both in found.items()},
+    }
+    RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def sha256_of(name: str) -> str:
+    """Return the SHA-256 of a shipped file as it is now, whatever was recorded."""
+    return hashlib.sha256(shipped_weights()[name].read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
