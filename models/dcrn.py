@@ -26,8 +26,8 @@ class DCRN(nn.Module):
 
     Input (N, 1, H, W) float in [0, 1], H and W at least 8; output the same shape, unclipped, no
     residual on the image. Layers are padded by zeros. Channel attention depends on the whole image
-    through one mean a feature; `receptive_field` is that of everything else. g of 4, 8, 16, 32 and
-    64 has 316,556, 365,852, 479,996, 770,492 and 1,600,316 parameters.
+    through one mean a feature; `receptive_field` is that of everything else. 479,996 parameters;
+    316,556, 365,852, 770,492 and 1,600,316 with g of 4, 8, 32 and 64.
     """
 
     multiple: ClassVar[int] = 1

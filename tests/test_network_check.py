@@ -1,5 +1,8 @@
 """Networks that cannot be trained, exported or tiled are refused before anything is built."""
 
+import inspect
+import json
+import shutil
 import subprocess
 import sys
 from types import MappingProxyType
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import models
+from flows.settings import PROJECT
 from models.padding import crop, replicate_to_multiple
 from pipeline.network_check import QUICK, NetworkError, check_network
 from tests.flow_workspace import prefect_database
@@ -133,33 +137,55 @@ def test_the_receptive_field_of_a_very_large_network_is_measured_only_when_asked
     assert not check(monkeypatch, Wide).measured
 
 
-MINE = """
-import sys
-from dataclasses import replace
-from types import MappingProxyType
-import models, pipeline.recipes as recipes
-from flows.cli import main
-from tests.test_network_check import Padded
-models.ARCHITECTURES = MappingProxyType({**models.ARCHITECTURES, "mine": Padded})
-quickres = recipes.get_recipe("quickres-qf10")
-mine = replace(quickres, name="mine-qf10", architecture="mine", options={})
-recipes.RECIPES = MappingProxyType({**recipes.RECIPES, "mine-qf10": mine})
-sys.argv = ["qfactory", *sys.argv[1:]]
-main()
+FILE = """
+from torch import Tensor, nn
+from torch.nn import functional as F
+from models.padding import crop, replicate_to_multiple
+
 """
+
+
+def checkout_with(network, folder):
+    """Copy the project to a folder and add a network as one would: one file and one line."""
+    for part in ("flows", "pipeline", "models", "storage"):
+        shutil.copytree(PROJECT / part, folder / part, ignore=shutil.ignore_patterns("zoo"))
+    classes = "\n\n".join(inspect.getsource(one) for one in network.__mro__[:-2][::-1])
+    (folder / "models" / "mine.py").write_text(FILE + classes)
+    known = folder / "models" / "__init__.py"
+    text = known.read_text().replace(
+        '"unet": UNet,', f'"unet": UNet, "mine": __import__("models.mine").mine.{network.__name__},'
+    )
+    known.write_text(text)
+
+
+def qfactory(folder, *command):
+    """Run a command of the checkout in a folder, in a workspace there."""
+    variables = {"QFACTORY_WORKSPACE": str(folder / "workspace"), "PYTHONPATH": str(folder)}
+    start = "from flows.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", start, *command],
+        cwd=folder, env=clean_environment(**variables), capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_one_file_and_one_line_make_a_network_with_recipes(tmp_path):
+    checkout_with(Halving, tmp_path)
+    checked = qfactory(tmp_path, "models", "check", "mine")
+    assert checked.returncode == 0, checked.stderr
+    listed = qfactory(tmp_path, "recipes", "list", "mine-*", "--json")
+    names = [row["recipe"] for row in json.loads(listed.stdout)]
+    assert names == [f"mine-fast-qf{qf}" for qf in (10, 20, 30, 40)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", [("models", "check", "mine"), ("study", "--recipes", "mine-qf10")], ids="-".join
+    "command", [("models", "check", "mine"), ("study", "--recipes", "mine-fast-qf10")], ids="-".join
 )
 def test_a_network_of_ones_own_with_a_fault_is_one_line_before_anything_is_built(tmp_path, command):
     prefect_database(tmp_path / "workspace" / "prefect" / "prefect.db")
-    done = subprocess.run(
-        [sys.executable, "-c", MINE, *command],
-        env={**clean_environment(), "QFACTORY_WORKSPACE": str(tmp_path / "workspace")},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    checkout_with(Padded, tmp_path)
+    done = qfactory(tmp_path, *command)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "TORCH_LOGS" not in done.stderr

@@ -12,12 +12,13 @@ from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.arcnn import CONVERGENCE
 from pipeline.recipes.base import BLIND_QFS, Recipe, Stage, Transfer
 from pipeline.recipes.dcrn import ABLATIONS, ablations
+from pipeline.recipes.shared import default_recipes
 
 SIDE = 16
 """Pixels of the patches that show whether loss and network fit: each network is tried once."""
 TRIED = {
     (recipe.architecture, str(sorted(recipe.options.items())), stage.loss): recipe
-    for recipe in RECIPES.values()
+    for recipe in (*RECIPES.values(), *default_recipes("srcnn"))
     for stage in recipe.stages
 }
 TRANSFERS = {

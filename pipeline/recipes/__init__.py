@@ -1,8 +1,9 @@
-"""The recipes by name."""
+"""The recipes by name: those of the families, and `-fast` ones of every other network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from models import ARCHITECTURES
 from pipeline.recipes import (
     arcnn,
     cascnn,
@@ -20,6 +21,7 @@ from pipeline.recipes import (
     unet,
 )
 from pipeline.recipes.base import Recipe, Stage, Transfer
+from pipeline.recipes.shared import default_recipes
 
 __all__ = ["RECIPES", "Recipe", "Stage", "Transfer", "get_recipe"]
 
@@ -40,9 +42,19 @@ FAMILIES = (
     unet,
 )
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {recipe.name: recipe for family in FAMILIES for recipe in family.recipes()}
-)
+
+def _all() -> Iterator[Recipe]:
+    trained = set()
+    for family in FAMILIES:
+        for recipe in family.recipes():
+            trained.add(recipe.architecture)
+            yield recipe
+    for architecture in ARCHITECTURES:
+        if architecture not in trained:
+            yield from default_recipes(architecture)
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _all()})
 
 
 def get_recipe(name: str) -> Recipe:

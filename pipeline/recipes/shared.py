@@ -8,6 +8,8 @@ from storage.schema import PatchSpec
 FAST_EMA_DECAY = 0.999
 FAST_WEIGHT_DECAY = 1e-4
 
+DEFAULT_QFS = (10, 20, 30, 40)
+
 MEDIUM_PATCHES = PatchSpec(side=48, stride=24, qfs=(10, 20, 30, 40), degradation="image")
 """For the fast recipes of networks that see about 48 pixels; 91,200 patches of BSDS500's 400."""
 
@@ -66,6 +68,13 @@ def fast_recipe(
         ema_decay=FAST_EMA_DECAY,
         source=source,
     )
+
+
+def default_recipes(architecture: str) -> tuple[Recipe, ...]:
+    """Return the recipes of a network that has no family: one for each usual quality factor."""
+    stage = fast_stage(steps=20_000, batch=16, loss="log_mse", lr=1e-3, clip_norm=1.0)
+    source = "Chosen here for networks without recipes of their own"
+    return tuple(fast_recipe(architecture, qf, stage, source=source) for qf in DEFAULT_QFS)
 
 
 def blind_recipe(
