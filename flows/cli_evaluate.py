@@ -34,7 +34,8 @@ def evaluate(
     """Score JPEG, a registered model or a checkpoint by the papers' protocol.
 
     Args:
-        network: `jpeg`, models:/NAME@ALIAS, NAME (its champion), or a checkpoint's path or URI
+        network: `jpeg`, a shipped network's name, models:/NAME@ALIAS, NAME (its champion), or a
+            checkpoint's path or URI
         dataset: sets to score on
         qf: JPEG quality factors of the inputs, 1 to 100
         degradation: `image` compresses the images as they are, `rescaled` makes them smaller first

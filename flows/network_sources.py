@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from flows.restoring import REGISTERED, network_choices, weights_of
+from flows.restoring import REGISTERED, network_choices
+from flows.shipped import weights_of
 from pipeline.batch_file import NetworkSource
 from storage import files
 from storage.batch_settings import UsedNetwork, read_settings

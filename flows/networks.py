@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from flows.settings import settings
-from flows.shipped import digest_of, shipped_loss_db
+from flows.shipped import check_registry, digest_of, shipped_loss_db, shipped_weights, weights_of
 from models import ARCHITECTURES
 from pipeline.precision import Precision, PrecisionChoice, best_device, inference_precision
 from pipeline.published import JPEG
 from pipeline.tiles import Restorer, network_restorer
-from pipeline.weights import Origin, load_network, weights_in
+from pipeline.weights import Origin, load_network
 from storage import files
 from storage.model_registry import ModelRegistry, RegisteredVersion
 
@@ -39,14 +39,16 @@ class OpenNetwork:
 def open_network(network: str, precision: PrecisionChoice = "float32") -> OpenNetwork:
     """Open the named network, on a GPU if there is one and it is a checkpoint.
 
-    `network` is `jpeg`, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, NAME (the champion), or the
-    path or URI of a checkpoint folder or its weights. Raises an error that lists what there is, and
-    ValueError for a precision that the device does not compute in.
+    `network` is `jpeg`, a shipped network's name, `models:/NAME@ALIAS`, `models:/NAME/VERSION`,
+    NAME (the champion), or the path or URI of a checkpoint folder or its weights. Raises an error
+    that lists what there is, and ValueError for a precision that the device does not compute in.
     """
     if network == JPEG:
         return OpenNetwork(restorer=None, architecture=JPEG, label="JPEG")
-    if not network.startswith("models:/") and files.exists(network):
-        weights, device = weights_in(network), best_device()
+    if network in shipped_weights() or (
+        not network.startswith("models:/") and files.exists(network)
+    ):
+        weights, device = weights_of(network), best_device()
         origin, module = load_network(weights)
         chosen = inference_precision(precision, device, shipped_loss_db(digest_of(weights)))
         return OpenNetwork(
@@ -57,6 +59,7 @@ def open_network(network: str, precision: PrecisionChoice = "float32") -> OpenNe
             made_by=origin,
             precision=chosen,
         )
+    check_registry(network)
     registry = ModelRegistry(settings().mlflow_uri)
     found = registry.resolve(network)
     chosen = inference_precision(precision, torch.device("cpu"), found.bfloat16_loss_db)

@@ -8,11 +8,19 @@ from pathlib import Path
 import torch
 
 from flows.settings import settings
-from flows.shipped import ZOO, digest_of, shipped_loss_db, shipped_weights
+from flows.shipped import (
+    ZOO,
+    check_registry,
+    digest_of,
+    shipped_loss_db,
+    shipped_names,
+    shipped_weights,
+    weights_of,
+)
 from pipeline.precision import Precision, PrecisionChoice, best_device, inference_precision
 from pipeline.restore import Network, when_used
 from pipeline.tiles import Restorer, network_restorer
-from pipeline.weights import load_network, load_weights, weights_in
+from pipeline.weights import load_network, load_weights
 from storage import files
 from storage.batch_settings import UsedNetwork
 
@@ -53,11 +61,6 @@ def network_choices(model: str | None = None, *, strict: bool = False) -> Sequen
     return found
 
 
-def weights_of(uri: str) -> str:
-    """Return the file of weights: of a shipped network by its name, or inside a checkpoint."""
-    return weights_in(str(shipped_weights().get(uri, uri)))
-
-
 def _network(choice: UsedNetwork, asked: PrecisionChoice) -> Network:
     registered = choice.uri.startswith(REGISTERED)
     device = torch.device("cpu") if registered else best_device()
@@ -88,14 +91,10 @@ def _named(model: str) -> UsedNetwork:
         if files.exists(model):
             uri = model if "://" in model else str(Path(model).absolute())
             return _of_weights(uri, model, asked=True)
-    if not settings().has_mlflow:
-        raise ValueError(
-            f"{model}: there is no such file, no shipped network of that name ({_known()}), and no "
-            f"registry at {settings().mlflow_uri}"
-        )
+    check_registry(model)
     from flows import registered  # imports MLflow, which takes seconds
 
-    return registered.named_choice(model, known=_known())
+    return registered.named_choice(model, known=shipped_names())
 
 
 def _registered(*, strict: bool) -> Sequence[UsedNetwork]:
@@ -119,10 +118,6 @@ def _shipped() -> Sequence[UsedNetwork]:
         except ValueError as error:
             log.warning("%s is not used: %s", name, error)
     return [network for network in found if len(network.qfs) > 1] or found
-
-
-def _known() -> str:
-    return ", ".join(shipped_weights()) or "there are none"
 
 
 def _of_weights(uri: str, name: str, *, asked: bool = False) -> UsedNetwork:

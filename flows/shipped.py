@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean
 
-from flows.settings import PROJECT
+from flows.settings import PROJECT, settings
+from pipeline.weights import weights_in
 from storage import files
 from storage.gate import GateScores
 
@@ -25,6 +26,25 @@ def shipped_weights() -> dict[str, Path]:
     found = {path.stem: path for path in sorted(ZOO.glob("*.safetensors"))}
     preferred = [name for name in PREFERRED if name in found]
     return {name: found[name] for name in dict.fromkeys((*preferred, *found))}
+
+
+def weights_of(uri: str) -> str:
+    """Return the file of weights: of a shipped network by its name, or inside a checkpoint."""
+    return weights_in(str(shipped_weights().get(uri, uri)))
+
+
+def shipped_names() -> str:
+    """Return the shipped networks' names for people."""
+    return ", ".join(shipped_weights()) or "there are none"
+
+
+def check_registry(network: str) -> None:
+    """Raise ValueError if there is no registry to look up a name in that is nothing else."""
+    if not settings().has_mlflow:
+        raise ValueError(
+            f"{network}: there is no such file, no shipped network of that name "
+            f"({shipped_names()}), and no registry at {settings().mlflow_uri}"
+        )
 
 
 def digest_of(weights: str) -> str:

@@ -25,6 +25,7 @@ MISTAKES = [
     (("evaluate", "jpeg", "--dataset", "nix", "--qf", "10"), "live1, classic5, div2k"),
     (("evaluate", "jpeg", "--dataset", "sample", "--qf", "0"), "greater than or equal to 1"),
     (("evaluate", "jpeg", "--dataset", "sample:nix", "--qf", "10"), "choose train, test"),
+    (("evaluate", "nix", "--dataset", "sample", "--qf", "10"), "and no registry at sqlite"),
     (("recipes", "show", "nix"), "quickres-qf10"),
     (("recipes", "graph", "nix-*"), "no recipe matches 'nix-*'"),
     (("patches", "inspect", "nowhere"), "qfactory patches build"),
@@ -42,6 +43,7 @@ REFUSED_BY_FLOWS = [
     (("study", "--evaluate-on", "live1"), "qfactory datasets fetch live1"),
 ]
 ANSWERS = [
+    (("evaluate", "quickres-blind", "--dataset", "sample", "--qf", "10"), "quickres-blind"),
     (("datasets", "list"), "classic5"),
     (("datasets", "verify", "sample"), "11 files as pinned"),
     (("datasets", "list", "--json"), "classic5"),
