@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from prefect.server.api.server import SubprocessASGIServer, create_app
-from prefect.settings import PREFECT_API_URL, get_current_settings
+from prefect.settings import PREFECT_API_URL
 
 from flows.settings import PROJECT
 
@@ -28,10 +28,6 @@ class TemporaryServer(SubprocessASGIServer):
                 *("--factory", f"{__name__}:{bound_app.__name__}", "--log-level", "error"),
                 *("--host", "127.0.0.1", "--port", str(self.port), "--lifespan", "on"),
             ],
-            env={
-                **os.environ,
-                **get_current_settings().to_environment_variables(exclude_unset=True),
-            },
             stdin=subprocess.PIPE,  # never written to: its end is the command's
             start_new_session=True,
         )

@@ -207,7 +207,10 @@ def test_a_shipped_file_that_is_not_the_recorded_one_is_refused(tmp_path, monkey
         with pytest.raises(ValueError, match=r"quickres-qf10.*is not the file that is shipped"):
             refused()
     found = {network.name for network in available_networks()}
-    assert found == {"unet-blind (shipped)", "quickres-blind (shipped)"}
+    assert {name for name in found if name.endswith("(shipped)")} == {
+        "unet-blind (shipped)",
+        "quickres-blind (shipped)",
+    }
 
 
 def served(loss: float | None) -> ServedModel:
