@@ -75,6 +75,9 @@ models.command(f"{REGISTRY}:show_model", name="show", help="Show a version: card
 models.command("flows.cli_compare:compare", help="Compare two versions, and ask the gate.")
 models.command(f"{REGISTRY}:promote", help="Make a version champion, if the gate or --force says.")
 models.command(f"{REGISTRY}:rollback", help="Go back to the champion before.")
+models.command(
+    "flows.cli_shipped:shipped", help="Show what ships, with scores and trainings; score it again."
+)
 models.command("flows.cli_models:check", help="Can a network be trained, exported and tiled?")
 models.command(
     "flows.cli_models:complexity",

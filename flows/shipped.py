@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
 from flows.settings import PROJECT, settings
 from pipeline.weights import weights_in
@@ -19,6 +20,12 @@ RECORD = ZOO / "precision.json"
 """Name -> SHA-256 of a shipped file, and the most PSNR in dB that its network loses by bfloat16 on
 LIVE1, at one of its quality factors that photographs are restored at (pipeline.restore.GOOD_QF and
 below). Made by tests/benchmarks/precision.py."""
+
+
+TRAININGS = ZOO / "trainings.json"
+"""Name -> how a shipped network was trained."""
+
+T = TypeVar("T")
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -67,6 +74,16 @@ def shipped_loss_db(sha256: str) -> float | None:
     return next(found, None)
 
 
+def recorded_rows(name: str) -> Sequence[Mapping]:
+    """Return the rows that `qfactory evaluate NAME --json` printed of a shipped network."""
+    return _read(ZOO / f"{name}.json", [])
+
+
+def training_of(name: str) -> Mapping[str, object]:
+    """Return how a shipped network was trained: steps, minutes, data, processor."""
+    return _read(TRAININGS, {})[name]
+
+
 def better_shipped(scores: GateScores) -> tuple[str, float] | None:
     """Return a shipped network with more PSNR on the same set and quality factors, and its PSNR.
 
@@ -83,19 +100,18 @@ def better_shipped(scores: GateScores) -> tuple[str, float] | None:
 
 @cache
 def _record() -> Mapping[str, Mapping]:
-    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    return _read(RECORD, {})
+
+
+def _read(path: Path, without: T) -> T:
+    """Return what a JSON file holds, or `without` where there is none."""
+    return json.loads(path.read_text()) if path.exists() else without
 
 
 @cache
 def _psnr_by_qf(name: str) -> Mapping[str, Mapping[int, float]]:
-    """Return dB by set and quality factor, of what `qfactory evaluate --json` printed of it.
-
-    Kept for the network that is used out of the box; of others nothing is known.
-    """
-    path = ZOO / f"{name}.json"
-    if not path.exists():
-        return {}
+    """Return the recorded dB by set and quality factor."""
     found: dict[str, dict[int, float]] = {}
-    for row in json.loads(path.read_text()):
+    for row in recorded_rows(name):
         found.setdefault(row["dataset"], {})[row["qf"]] = row["psnr"]
     return found

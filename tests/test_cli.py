@@ -50,6 +50,7 @@ ANSWERS = [
     (("analyze", "list"), "arcnn-fig7-fast"),
     (("analyze", "list", "--json"), "arcnn-fig7-fast"),
     (("recipes", "list"), "arcnn-qf20"),
+    (("models", "shipped"), "BSDS500 train and val"),
     (("recipes", "list", "--json"), "arcnn-qf20"),
     (("recipes", "list", "arcnn-qf1*"), "arcnn-qf10"),
     (("recipes", "graph"), "arcnn-qf10-from-qf20 takes the first layer"),

@@ -1,0 +1,42 @@
+"""What ships: recorded scores are those of the files, and a file that scores otherwise is told."""
+
+import json
+
+import pytest
+
+from flows import shipped
+from flows.cli_shipped import DIFFERS
+from flows.cli_shipped import shipped as show
+from flows.shipped import recorded_rows, shipped_weights, training_of
+
+NAME = "quickres-blind"
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    """A folder of one shipped network, with its records."""
+    for path in (shipped.RECORD, shipped.TRAININGS, *shipped.ZOO.glob(f"{NAME}.*")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(shipped, "ZOO", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", shipped_weights())
+def test_every_network_that_ships_says_how_it_was_trained_and_scores(name):
+    assert {"steps", "minutes", "data", "processor"} <= set(training_of(name))
+    scored = {row["dataset"]: row["qf"] for row in recorded_rows(name)}
+    assert {"live1", "classic5", "sample:test"} <= set(scored)
+
+
+@pytest.mark.parametrize("wrong_db", [0.0, 0.02])
+def test_scores_are_made_again_and_held_against_the_record(zoo, capsys, wrong_db):
+    record = zoo / f"{NAME}.json"
+    rows = [row for row in json.loads(record.read_text()) if row["qf"] == 10]
+    for row in rows:
+        row["psnr"] += wrong_db
+    record.write_text(json.dumps(rows))
+    code = show(score=True, dataset=["sample:test"], json=True)
+    (told,) = json.loads(capsys.readouterr().out)["scores"]
+    assert told["set"] == "sample:test"
+    assert told["difference"] == pytest.approx(-wrong_db, abs=0.005)
+    assert code == (DIFFERS if wrong_db else 0)
