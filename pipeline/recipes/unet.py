@@ -15,7 +15,7 @@ QUICK_PATCHES = PatchSpec(side=64, stride=32, qfs=QUICK_QFS, degradation="image"
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
-    return (blind(), next_cycle(), tiny(), *(quick(qf) for qf in QUICK_QFS))
+    return (blind(), next_cycle(), tiny(), tiny_next_cycle(), *(quick(qf) for qf in QUICK_QFS))
 
 
 def blind() -> Recipe:
@@ -72,6 +72,17 @@ def tiny() -> Recipe:
         options={"widths": [32, 40], "down": [2, 2], "up": [2]},
         stages=(replace(first.stages[0], steps=10_000, batch=16, lr=2e-3),),
         source="Chosen here; its shape, rate and batch were not compared with others",
+    )
+
+
+def tiny_next_cycle() -> Recipe:
+    """Return the recipe that goes on from the tiny network's weights, or from its own."""
+    first = tiny()
+    return replace(
+        first,
+        name="unet-tiny-next-blind",
+        stages=(replace(first.stages[0], steps=6_000, lr=1e-3),),
+        init_from=Transfer(recipe=first.name),
     )
 
 
