@@ -250,7 +250,7 @@ def test_champions_are_used_for_their_quality_factor_and_what_is_missing_is_list
     champion = "models:/qfactory-quickres-qf10/1 (@champion)"
     assert found["in/ten.jpg"]["network"] == champion
     assert found["in/deep/down/Twenty.JPEG"]["network"] == "unet-tiny-blind (shipped)"
-    weak = "models:/qfactory-quickres-qf20/1 has 30.50 dB on live1 QF20, the shipped unet-tiny-blind"
+    weak = "models:/qfactory-quickres-qf20/1 has 30.50 dB on live1 QF20, the shipped unet-tiny"
     assert weak in told[0].err
     assert rows(told[1])["a/one.jpg"]["network"] == champion
     assert told[1].code == 0
