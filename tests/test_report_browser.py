@@ -253,8 +253,8 @@ def test_a_click_on_a_heading_sorts_and_a_third_one_restores(opened):
         )
 
 
-def _leading_number(text: str) -> float | None:
-    return float(text.split()[0]) if text else None
+def _leading_number(text: str) -> float:
+    return float(text.split()[0]) if text else -1.0
 
 
 def test_rows_without_a_value_come_last_and_the_keyboard_sorts_too(opened):
