@@ -33,7 +33,7 @@ from tests.benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent / "results" / "precision.json"
 DATASET = "live1"
-QFS = (10, 20, 30, 40, 60, 80)
+QFS = (10, 20, 30, 40, 60, 80, 89)
 
 
 @dataclass
