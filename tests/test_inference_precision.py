@@ -286,4 +286,4 @@ def test_every_shipped_network_loses_what_is_recorded_on_live1(name, datasets_ro
     some = sorted({used[0], used[-1]})
     recorded = json.loads(shipped.RECORD.read_text())[name]["bfloat16_loss_db"]
     scores, _ = measure(weights, some, side=192)  # less than what was recorded took: minutes
-    assert loss_db(scores) <= min(recorded + 0.002, LOSS_LIMIT_DB)
+    assert loss_db(scores) <= min(recorded + 0.003, LOSS_LIMIT_DB)
