@@ -14,7 +14,7 @@ from storage import files
 from storage.gate import GateScores
 
 ZOO = PROJECT / "models" / "zoo"
-PREFERRED = ("unet-tiny-blind", "quickres-blind", "quickres-qf10")
+PREFERRED = ("unet-small-blind", "unet-tiny-blind", "quickres-blind", "quickres-qf10")
 """The shipped networks by their scores on LIVE1, the best first."""
 RECORD = ZOO / "precision.json"
 """Name -> SHA-256 of a shipped file, and the most PSNR in dB that its network loses by bfloat16 on

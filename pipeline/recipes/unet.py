@@ -15,7 +15,7 @@ QUICK_PATCHES = PatchSpec(side=64, stride=32, qfs=QUICK_QFS, degradation="image"
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
-    return (blind(), next_cycle(), tiny(), tiny_next_cycle(), *(quick(qf) for qf in QUICK_QFS))
+    return (blind(), next_cycle(), tiny(), tiny_next_cycle(), small(), small_next_cycle(), *(quick(qf) for qf in QUICK_QFS))
 
 
 def blind() -> Recipe:
@@ -82,6 +82,28 @@ def tiny_next_cycle() -> Recipe:
         first,
         name="unet-tiny-next-blind",
         stages=(replace(first.stages[0], steps=6_000, lr=1e-3),),
+        init_from=Transfer(recipe=first.name),
+    )
+
+
+def small() -> Recipe:
+    """Return the recipe of 500,900 parameters, for quality factors 5 to 95."""
+    first = tiny()
+    return replace(
+        first,
+        name="unet-small-blind",
+        options={"widths": [48, 64], "down": [3, 3], "up": [3]},
+        stages=(replace(first.stages[0], steps=2_700),),
+    )
+
+
+def small_next_cycle() -> Recipe:
+    """Return the recipe that goes on from the small network's weights, or from its own."""
+    first = small()
+    return replace(
+        first,
+        name="unet-small-next-blind",
+        stages=(replace(first.stages[0], steps=12_000, lr=1.5e-3),),
         init_from=Transfer(recipe=first.name),
     )
 

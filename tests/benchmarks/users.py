@@ -49,7 +49,7 @@ def steps(store: str) -> list[Step]:
     """Return what the users do, in this order; `store` is where the data engineer's goes."""
     build = ("qfactory", "patches", "build", "--store", store)
     study, train = ("qfactory", "study", "--recipes", *QUICK), ("qfactory", "train", *QUICK)
-    evaluate = ("qfactory", "evaluate", "unet-tiny-blind", "--dataset", "sample:test", "--qf", "10")
+    evaluate = ("qfactory", "evaluate", "unet-small-blind", "--dataset", "sample:test", "--qf", "10")
     told: dict[str, list[tuple[str, Sequence[str]]]] = {
         "data engineer": [
             ("a store", build),
