@@ -9,9 +9,9 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.markup import escape
 
-from flows import stopping
+from flows import stopping, temporary_server
 from flows.console import notes, show_progress
-from flows.settings import prepare_environment
+from flows.settings import prepare_environment, settings, use_prefect_server
 
 # Commands are named as "module:function" and imported when they are called: Prefect, Ray, MLflow
 # and torch together take seconds, and Prefect reads the environment when it is imported.
@@ -19,6 +19,16 @@ FLOWS, PATCHES, DATASETS = "flows.cli_flows", "flows.cli_patches", "flows.cli_da
 RECIPES, ANALYSES = "flows.cli_recipes", "flows.cli_analyze_networks"
 REGISTRY = "flows.cli_registry"
 USAGE_ERROR = 2
+RUN_FLOWS = (
+    {"study"},
+    {"train"},
+    {"restore-batch"},
+    {"patches", "build"},
+    {"analyze", "recipes"},
+    {"evaluate", "--record"},
+    {"report"},
+)
+"""Words of the command lines that need a Prefect server."""
 
 app = App(
     name="qfactory",
@@ -96,6 +106,7 @@ def main() -> None:
     stopping.handle_signals()
     try:
         prepare_environment()
+        _start_server({*sys.argv[1:]})
         show_progress()
         sys.exit(app(exit_on_error=False, print_error=False))
     except KeyboardInterrupt:
@@ -108,6 +119,13 @@ def main() -> None:
         if not _is_explained(error):
             raise
         _stop(str(error), USAGE_ERROR)
+
+
+def _start_server(words: set[str]) -> None:
+    """Start the command's Prefect server, if it needs one, while this process imports the rest."""
+    needed = any(command <= words for command in RUN_FLOWS) and not words & {"-h", "--help"}
+    if needed and not settings().prefect_api_url:
+        use_prefect_server(temporary_server.start())
 
 
 def _interrupted() -> NoReturn:

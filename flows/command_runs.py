@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 
-from flows.prefect_server import start_temporary_server
+from flows import temporary_server
 from flows.stopping import wake_waiting_threads
 from storage.owners import is_gone, owner
 
@@ -35,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 
 def run_flow(flow: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
-    """Run a flow for a command: on its own server if there is no other, marked as its own.
+    """Run a flow for a command, marked as its own, on the command's own server if it has one.
 
     Before that, runs of commands on this machine that ended without a word are closed.
     """
     wake_waiting_threads()
-    start_temporary_server()
+    temporary_server.wait()
     try:
         with get_client(sync_client=True) as client:
             close_abandoned_runs(client)

@@ -123,6 +123,11 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def use_prefect_server(url: str) -> None:
+    """Let Prefect, which is not imported yet, and what this process starts, use a server."""
+    os.environ["PREFECT_API_URL"] = url
+
+
 @cache
 def git_commit() -> str:
     """Return the commit of the project's checkout, with `-dirty` for local changes.

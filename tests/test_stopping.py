@@ -45,6 +45,7 @@ def start(folder, *command):
 
 def interrupt(terminal):
     """Press Ctrl-C and return the exit code, and the lines shown since that are no bars."""
+    time.sleep(0.1)  # in the middle of a write, the line would be shown again
     before = len(terminal.text)
     terminal.press(CTRL_C)
     code, seconds = terminal.end()
@@ -122,3 +123,14 @@ def test_what_a_killed_command_started_ends_and_the_next_command_closes_its_runs
     assert "RUNNING" not in mlflow + flow_runs + task_runs
     assert "CRASHED" in flow_runs
     assert "KILLED" in mlflow
+
+
+def test_a_prefect_server_that_does_not_start_is_told_in_one_line_at_the_end(workspace):
+    nowhere = "sqlite+aiosqlite:////nowhere/prefect.db"
+    environment = clean_environment(
+        QFACTORY_WORKSPACE=str(workspace / "workspace"), PREFECT_API_DATABASE_CONNECTION_URL=nowhere
+    )
+    terminal = Terminal([QFACTORY, "patches", "build"], workspace, environment)
+    assert terminal.end()[0] == 2
+    assert "did not start (ended with exit code 3)" in terminal.text.splitlines()[-2]
+    assert none_left(workspace)

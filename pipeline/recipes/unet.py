@@ -15,7 +15,15 @@ QUICK_PATCHES = PatchSpec(side=64, stride=32, qfs=QUICK_QFS, degradation="image"
 
 def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
-    return (blind(), next_cycle(), tiny(), tiny_next_cycle(), small(), small_next_cycle(), *(quick(qf) for qf in QUICK_QFS))
+    return (
+        blind(),
+        next_cycle(),
+        tiny(),
+        tiny_next_cycle(),
+        small(),
+        small_next_cycle(),
+        *(quick(qf) for qf in QUICK_QFS),
+    )
 
 
 def blind() -> Recipe:

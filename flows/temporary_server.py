@@ -1,0 +1,52 @@
+"""The temporary Prefect server of a command: it starts before anything else and ends with it.
+
+Prefect's own starts late, gets the Ctrl-C that is meant for the command, which then cannot tell it
+how its runs ended, and goes on for ever when the command is killed.
+"""
+
+import socket
+import subprocess
+import sys
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from flows.settings import PROJECT
+
+START_S = 120.0
+_started: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+
+class ServerError(Exception):
+    """Prefect's temporary server did not start."""
+
+
+def start() -> str:
+    """Start a server, and return its address before it answers: its imports take seconds.
+
+    It is out of reach of the terminal, and ends with this process, however that ends.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        descriptor = listening.fileno()
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(PROJECT / "flows" / "prefect_server.py"), str(descriptor)],
+            stdin=subprocess.PIPE,  # never written to: its end is the command's
+            pass_fds=[descriptor],
+            start_new_session=True,
+        )
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+    _started.append((url, process))
+    return url
+
+
+def wait() -> None:
+    """Wait until the server of this process answers, if it has one. Raises ServerError."""
+    for url, process in _started:
+        try:
+            urlopen(f"{url}/health", timeout=START_S).close()
+        except (URLError, OSError) as error:
+            code = process.poll()
+            how = f"ended with exit code {code}" if code is not None else str(error)
+            raise ServerError(
+                f"Prefect's temporary server did not start ({how}): see its messages above, or "
+                "start one with `prefect server start` and set PREFECT_API_URL"
+            ) from error
