@@ -7,13 +7,13 @@ how its runs ended, and goes on for ever when the command is killed.
 import socket
 import subprocess
 import sys
-from urllib.error import URLError
-from urllib.request import urlopen
+from http.client import HTTPConnection
 
 from flows.settings import PROJECT
 
 START_S = 120.0
-_started: list[tuple[str, subprocess.Popen[bytes]]] = []
+_started: list[tuple[int, subprocess.Popen[bytes]]] = []
+"""The port and the process of this process's server, if it has one."""
 
 
 class ServerError(Exception):
@@ -23,30 +23,36 @@ class ServerError(Exception):
 def start() -> str:
     """Start a server, and return its address before it answers: its imports take seconds.
 
-    It is out of reach of the terminal, and ends with this process, however that ends.
+    It is out of reach of the terminal, and ends with this process, however that ends. A process has
+    one at most.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        descriptor = listening.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(PROJECT / "flows" / "prefect_server.py"), str(descriptor)],
-            stdin=subprocess.PIPE,  # never written to: its end is the command's
-            pass_fds=[descriptor],
-            start_new_session=True,
-        )
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-    _started.append((url, process))
-    return url
+    if not _started:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            descriptor = listening.fileno()
+            program = str(PROJECT / "flows" / "prefect_server.py")
+            process = subprocess.Popen(
+                [sys.executable, "-P", program, str(descriptor)],
+                stdin=subprocess.PIPE,  # never written to: its end is the command's
+                pass_fds=[descriptor],
+                start_new_session=True,
+            )
+            _started.append((listening.getsockname()[1], process))
+    return f"http://127.0.0.1:{_started[0][0]}/api"
 
 
 def wait() -> None:
     """Wait until the server of this process answers, if it has one. Raises ServerError."""
-    for url, process in _started:
+    for port, process in _started:
+        connection = HTTPConnection("127.0.0.1", port, timeout=START_S)
         try:
-            urlopen(f"{url}/health", timeout=START_S).close()
-        except (URLError, OSError) as error:
+            connection.request("GET", "/api/health")
+            connection.getresponse()
+        except OSError as error:
             code = process.poll()
             how = f"ended with exit code {code}" if code is not None else str(error)
             raise ServerError(
                 f"Prefect's temporary server did not start ({how}): see its messages above, or "
                 "start one with `prefect server start` and set PREFECT_API_URL"
             ) from error
+        finally:
+            connection.close()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RAY = ("raylet", "gcs_server", "ray::")
-PREFECT = "uvicorn"
+PREFECT = "prefect_server"
 PORTS = range(20_000, 32_000)
 """Between Ray's workers' ports and those that the kernel hands out to whoever asks for any."""
 
