@@ -5,8 +5,8 @@ import re
 
 from prefect import flow
 
-from flows import reporting
-from flows.data_steps import build_version, scan_sources
+from flows.data_steps import build_version, log_version, scan_sources
+from flows.pages import link_artifact
 from flows.parameters import Degradation, QualityFactors, Reference, Share, Side, Stride
 from flows.runtime import open_tracker, ray_session
 from flows.settings import settings
@@ -50,11 +50,11 @@ def build_patches(
     spec = PatchSpec(side=side, stride=stride, qfs=tuple(qfs), degradation=degradation)
     uri = chosen_store(store, dataset, spec)
     tracker = open_tracker()
-    with ray_session(), tracker, tracker.study("patches", run_name=dataset) as run:
+    with ray_session(lazy=True), tracker, tracker.study("patches", run_name=dataset) as run:
         scanned = scan_sources(dataset, allow_evaluation_images)
         version = build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
-        reporting.log_version(run, version)
-        reporting.link_artifact(run)
+        log_version(run, version)
+        link_artifact(run)
     return version
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any, cast
 
-from flows import reporting
+from flows import pages
 from flows.analyze import Analysis
 from flows.analyze import analyze as analyze_flow
 from flows.command_runs import run_flow
@@ -40,4 +40,4 @@ def recipes(*arguments: Any, json: bool = False, **options: Any) -> None:  # noq
     out.print(f"\nconvergence: {analysis.chart}")
     for note in analysis.notes:
         out.print(f"[yellow]WARNING[/] {note}")
-    out.print(f"MLflow:      {reporting.mlflow_command()}")
+    out.print(f"MLflow:      {pages.mlflow_command()}")

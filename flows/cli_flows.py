@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
-from flows import reporting
-from flows.build_patches import build_patches
+from flows import pages
 from flows.command_runs import run_flow
 from flows.console import out, print_json, show_table
 from flows.flow_commands import runs
@@ -17,21 +16,9 @@ from flows.study import study as study_flow
 from flows.study_results import StudyError, StudyResult, rows_of
 from flows.train import TrainingSlice
 from flows.train import train as train_flow
-from storage.patch_store import StoreVersion
 
 LARGE = ("history", "scores")
 """Of a TrainedModel: what MLflow holds and no answer repeats."""
-
-
-@runs(build_patches)
-def build(*arguments: Any, json: bool = False, **options: Any) -> None:  # noqa: ANN401
-    """Run the flow and name the store."""
-    version = cast(StoreVersion, run_flow(build_patches, *arguments, **options))
-    if json:
-        facts = {name: getattr(version, name) for name in ("uri", "number", "rows", "bytes")}
-        print_json({**facts, "rejected": [asdict(reject) for reject in version.rejected]})
-        return
-    out.print(f"{version.name}: {version.rows:,} patches, {version.bytes / 1e6:.1f} MB")
 
 
 @runs(restore_batch_flow)
@@ -108,5 +95,5 @@ def _show(
     out.print()
     if report is not None:
         out.print(f"Report:   {report}")
-    out.print(f"MLflow:   {reporting.mlflow_command()}")
-    out.print(f"Prefect:  {reporting.prefect_command()}")
+    out.print(f"MLflow:   {pages.mlflow_command()}")
+    out.print(f"Prefect:  {pages.prefect_command()}")

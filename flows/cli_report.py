@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows import reporting
+from flows import pages
 from flows.command_runs import run_flow
 from flows.console import out as console
 from flows.report import report as report_flow
@@ -22,4 +22,4 @@ def report(
     """
     path = run_flow(report_flow, run, out)
     console.print(f"report:   {path}")
-    console.print(f"MLflow:   {reporting.mlflow_command()}")
+    console.print(f"MLflow:   {pages.mlflow_command()}")

@@ -6,15 +6,16 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.progress import progress, say
 from flows.runtime import is_transient
-from flows.settings import settings
+from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.build_store import BuildProgress, build_store, told_rejects
 from pipeline.cluster import ray_map
-from pipeline.sources import ScannedImage, scan_images
+from pipeline.sources import SCAN_CHUNK, ScannedImage, scan_images
 from pipeline.store_size import overlap_warning
 from storage import files, store_upkeep
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
+from storage.tracked_run import TrackedRun
 
 
 @task(
@@ -32,7 +33,7 @@ def scan_sources(dataset: str, allow_evaluation_images: bool) -> tuple[ScannedIm
     """
     root = settings().datasets_root
     sources = datasets.list_images(dataset, root=root, purpose="train")
-    scanned = scan_images(sources, ray_map)
+    scanned = scan_images(sources, ray_map if len(sources) > SCAN_CHUNK else map)
     hashes = {image.name: image.sha256 for image in scanned if image.sha256}
     refuse_evaluation_images(dataset, hashes, allowed=allow_evaluation_images)
     return scanned
@@ -122,6 +123,21 @@ def describe_version(version: StoreVersion) -> None:
         rest = f"the rest: qfactory patches inspect {version.uri}"
         told = told_rejects(version.rejected, rest)
         say(f"{len(version.rejected)} images rejected:{told}")
+
+
+def log_version(run: TrackedRun, version: StoreVersion) -> None:
+    """Record in MLflow what a build made: the dataset, the spec, and how much came out."""
+    run.log_params({"store_version": version.name, "spec": version.spec.to_json()})
+    run.log_tags({"git_commit": git_commit()})
+    run.log_metrics(
+        {
+            "patches": version.rows,
+            "images": version.images,
+            "rejected": len(version.rejected),
+            "bytes": version.bytes,
+        }
+    )
+    run.log_dataset(version.dataset, fingerprint=version.dataset_fingerprint, source=version.name)
 
 
 def refuse_evaluation_images(

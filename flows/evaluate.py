@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from flows import reporting
 from flows.console import counted
 from flows.networks import OpenNetwork, open_network
+from flows.pages import link_artifact
 from flows.parameters import QualityFactors, Reference, References
 from flows.progress import progress, say
 from flows.report import default_path, write_report
@@ -77,7 +78,7 @@ def evaluate(
         for result in results:
             reporting.log_result(run, result)
             reporting.log_published(run, result, opened.architecture)
-        reporting.link_artifact(run)
+        link_artifact(run)
         written = write_report(
             run,
             report or default_path(f"evaluate {network}"),

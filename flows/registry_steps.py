@@ -119,6 +119,35 @@ def find_trained(
     return None
 
 
+def may_be_trained(recipes: Iterable[Recipe]) -> bool:
+    """Tell whether the registry has all of these recipes by today's code, whatever the patches."""
+    try:
+        known = ModelRegistry(settings().mlflow_uri).list_models() if settings().has_mlflow else {}
+    except RegistryError:
+        return False
+    wanted = {(r.model_name, r.fingerprint, code_fingerprint(r.architecture)) for r in recipes}
+    return wanted <= {
+        (name, found.tags.get("recipe_fingerprint"), found.tags.get("code_fingerprint"))
+        for name, versions in known.items()
+        for found in versions
+    }
+
+
+def are_trained(
+    recipes: Iterable[Recipe], versions: Mapping[str, StoreVersion], precision: PrecisionChoice
+) -> bool:
+    """Tell whether `find_trained` finds all of these, each after what it starts from."""
+    weights: dict[str, str] = {}
+    for recipe in recipes:
+        start = weights[recipe.init_from.recipe] if recipe.init_from is not None else None
+        known = find_trained(recipe, versions[recipe.name], start, precision)
+        if known is None:
+            return False
+        _, result = known
+        weights[recipe.name] = result.weights
+    return True
+
+
 @task(
     name="register",
     task_run_name="register {recipe.name}",

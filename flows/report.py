@@ -8,9 +8,9 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_link_artifact
 
+from flows.pages import mlflow_command, mlflow_server
 from flows.progress import say
 from flows.report_networks import recorded_curves
-from flows.reporting import mlflow_command, mlflow_server
 from flows.score_tables import label_of
 from flows.settings import settings
 from pipeline.report import Report, ReportedNetwork, from_files, to_files

@@ -1,15 +1,13 @@
 """What people read afterwards: MLflow parameters and files, Prefect tables, pictures."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from shutil import which
 from tempfile import TemporaryDirectory
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 
 from flows.score_tables import label_of, score_rows
 from flows.settings import git_commit, settings
@@ -19,40 +17,8 @@ from pipeline.evaluate import jpeg_table, load_images
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison, EvaluationResult
 from pipeline.tiles import Restorer
-from storage.mlflow_client import shown_uri
 from storage.patch_store import StoreVersion
 from storage.tracked_run import TrackedRun
-
-MLFLOW_PAGE = "http://127.0.0.1:5000"
-
-
-def mlflow_command() -> str:
-    """Return the command that opens MLflow's pages."""
-    if settings().tracking_uri:
-        return f"open {shown_uri(settings().mlflow_uri)}"
-    return f"{_tool('mlflow')} ui --backend-store-uri {settings().mlflow_uri}"
-
-
-def prefect_command() -> str:
-    """Return the command that opens Prefect's pages."""
-    if settings().prefect_api_url:
-        return f"open {settings().prefect_api_url}".removesuffix("/api")
-    return f"PREFECT_HOME={settings().root / 'prefect'} {_tool('prefect')} server start"
-
-
-def log_version(run: TrackedRun, version: StoreVersion) -> None:
-    """Record in MLflow what a build made: the dataset, the spec, and how much came out."""
-    run.log_params({"store_version": version.name, "spec": version.spec.to_json()})
-    run.log_tags({"git_commit": git_commit()})
-    run.log_metrics(
-        {
-            "patches": version.rows,
-            "images": version.images,
-            "rejected": len(version.rejected),
-            "bytes": version.bytes,
-        }
-    )
-    run.log_dataset(version.dataset, fingerprint=version.dataset_fingerprint, source=version.name)
 
 
 def log_inputs(run: TrackedRun, recipe: Recipe, version: StoreVersion) -> None:
@@ -168,25 +134,3 @@ def scores_artifact(name: str, comparison: Comparison, architecture: str | None 
         key="scores",
         description=f"{name} on {comparison.restored.label}",
     )
-
-
-def link_artifact(run: TrackedRun) -> None:
-    """Leave a link to the MLflow run as a Prefect artifact; nothing if it was not recorded."""
-    if page := run.page_at(mlflow_server()):
-        text = f"MLflow run {run.name}"
-        create_link_artifact(
-            page,
-            text if settings().tracking_uri else f"{text} (first: {mlflow_command()})",
-            key="mlflow-run",
-        )
-
-
-def mlflow_server() -> str:
-    """Return the address of MLflow's pages, without a password."""
-    return shown_uri(settings().tracking_uri or MLFLOW_PAGE)
-
-
-def _tool(name: str) -> str:
-    """Return how to call a tool of this environment: by name where the shell finds it."""
-    ours = Path(sys.executable).with_name(name)
-    return name if which(name) == str(ours) else str(ours)

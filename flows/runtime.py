@@ -15,15 +15,17 @@ COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another nam
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session(*, lazy: bool = False) -> Iterator[None]:
     """Connect to Ray for the length of the block; whatever ends it stops the Ray work it started.
 
-    Inside another session it does nothing.
+    A `lazy` session leaves a Ray of this machine alone to whatever first needs it to start. Inside
+    another session it does nothing.
     """
     if cluster.is_connected():
         yield
         return
-    cluster.connect(settings().ray_address)
+    if settings().ray_address is not None or not lazy:
+        cluster.connect(settings().ray_address)
     try:
         yield
     finally:

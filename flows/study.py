@@ -19,7 +19,7 @@ from flows.parameters import (
     Workers,
 )
 from flows.recipe_graph import ordered_recipes
-from flows.registry_steps import tell_competitors
+from flows.registry_steps import are_trained, may_be_trained, tell_competitors
 from flows.report import WrittenReport
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
@@ -29,6 +29,7 @@ from flows.study_results import StudyError, StudyResult, raise_failures, study_r
 from flows.study_steps import build_versions, default_sets, hashes_of, train_all
 from flows.validation_sets import build_validation, find_validation_sets, keep_apart
 from pipeline.recipes import Recipe
+from pipeline.room import Room
 from pipeline.train_job import cluster_room
 from storage.tracked_run import TrackedRun
 
@@ -112,8 +113,9 @@ def run_study(
     check_networks(ordered)
     if plan.register:
         tell_competitors(ordered)
-    with ray_session():
-        room = cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)
+    with ray_session(lazy=True):
+        if plan.fresh or not may_be_trained(ordered):
+            room_of(plan)  # refused now rather than after the store is built
         scanned = scan_sources(dataset, allow_evaluation_images)
         hashes = {image.name: image.sha256 for image in scanned}
         refuse_evaluation_images(
@@ -128,7 +130,9 @@ def run_study(
         try:
             with tracker, tracker.study(name, tags={"git_commit": git_commit()}) as parent:
                 parent.log_params(params)
-                outcomes = train_all(ordered, versions, parent, plan, at_once=room.trainings)
+                reused = not plan.fresh and are_trained(ordered, versions, plan.precision)
+                at_once = 1 if reused else room_of(plan).trainings
+                outcomes = train_all(ordered, versions, parent, plan, at_once=at_once)
                 if summarise is not None:
                     summarise(parent, outcomes)
                 else:
@@ -139,3 +143,8 @@ def run_study(
             error.result = study_result(name, outcomes, tracker.unrecorded, written)
             raise
         return study_result(name, outcomes, tracker.unrecorded, written)
+
+
+def room_of(plan: TrainingPlan) -> Room:
+    """Return what the cluster holds of such trainings. Raises ValueError if not a single one."""
+    return cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)

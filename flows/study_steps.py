@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flows import reporting
 from flows.build_patches import default_store
 from flows.data_steps import build_version
 from flows.model_steps import TrainedModel, TrainingPlan, reuse_or_train, training_name
+from flows.pages import link_artifact
 from flows.progress import say
 from flows.settings import settings
 from flows.side_by_side import Outcome, walk
@@ -104,7 +104,7 @@ def train_all(
         try:
             with parent.run(name, key=key) as run:
                 model = reuse_or_train(recipe, version, run, plan, initial_weights)
-                reporting.link_artifact(run)
+                link_artifact(run)
         except Exception as error:
             if not plan.stop.is_set():
                 say(f"{name} failed: {error}")

@@ -17,6 +17,7 @@ from flows.model_steps import (
     training_name,
 )
 from flows.network_checks import check_networks
+from flows.pages import link_artifact
 from flows.parameters import (
     PrecisionChoice,
     RecipeName,
@@ -153,7 +154,7 @@ def train_in(
     try:
         key = training_name(recipe, version, initial_weights)
         with parent.run(recipe.name, key=key) as run:
-            reporting.link_artifact(run)
+            link_artifact(run)
             reporting.log_inputs(run, recipe, version)
             result = train_network(recipe, version, run, plan, initial_weights)
             if not result.finished:

@@ -14,6 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ITEM_LENGTH = 600
+_connecting = threading.Lock()
 
 
 class ClusterError(Exception):
@@ -23,10 +24,15 @@ class ClusterError(Exception):
 def connect(address: str | None, *, cpus: int | None = None) -> None:
     """Join the Ray cluster at `address`, or start a local one of `cpus` cores; once a process.
 
-    Raises ConnectionError that names the address when no cluster answers there.
+    What needs a cluster starts a local one where this was not called. Raises ConnectionError that
+    names the address when no cluster answers there.
     """
-    if ray.is_initialized():
-        return
+    with _connecting:
+        if not ray.is_initialized():
+            _connect(address, cpus)
+
+
+def _connect(address: str | None, cpus: int | None) -> None:
     options = {"include_dashboard": False, "num_cpus": cpus} if address is None else {}
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -70,11 +76,13 @@ def disconnect() -> None:
 
 def cluster_cpus() -> int:
     """Return the cores of all nodes together, at least 1."""
+    connect(None)
     return max(1, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)))
 
 
 def cluster_gpus() -> int:
     """Return the GPUs of all nodes together."""
+    connect(None)
     return int(ray.cluster_resources().get("GPU", 0))
 
 
@@ -83,7 +91,14 @@ def ray_map(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 
     A task whose worker dies runs again by itself, so the function must be idempotent. Only a few
     tasks a core are in flight. When the caller stops early or a task fails, the rest is cancelled.
+    No items need no cluster.
     """
+    if items:
+        connect(None)
+        yield from _mapped(function, items)
+
+
+def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     task = ray.remote(_call).options(
         max_retries=4, retry_exceptions=[ConnectionError, TimeoutError]
     )

@@ -24,6 +24,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
+from pipeline.cluster import connect
 from pipeline.mailbox import Mailbox
 from pipeline.room import Node, Room, room_for
 from pipeline.training import train
@@ -102,6 +103,7 @@ def run_training(
 
 def cluster_room(workers: int, *, use_gpu: bool, threads: int | None = None) -> Room:
     """Return what `room_for` says of the cluster that this process has joined."""
+    connect(None)
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [Node(cpus=int(n.get("CPU", 0)), gpus=int(n.get("GPU", 0))) for n in alive]
     return room_for(nodes, workers, use_gpu=use_gpu, wanted=threads)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.reporting import mlflow_command, mlflow_server
+from flows.pages import mlflow_command, mlflow_server
 from flows.settings import settings
 from pipeline.evaluate import compare, evaluate
 from pipeline.metrics import METRICS
