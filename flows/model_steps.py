@@ -17,6 +17,7 @@ from flows.networks import restorer_of
 from flows.progress import progress, say
 from flows.registry_steps import find_trained, parts_json, register_network, training_tags
 from flows.runtime import is_transient
+from flows.scoring import keep_scores, kept_scores, scores_file
 from flows.settings import settings
 from pipeline import datasets
 from pipeline.cluster import cluster_gpus
@@ -227,12 +228,21 @@ def use_gpus(workers: int) -> bool:
     cache_policy=NO_CACHE,
 )
 def score_network(recipe: Recipe, weights: str, dataset: str, stop: Event) -> Comparison:
-    """Score trained weights beside JPEG, at the quality factors and degradation of the recipe."""
+    """Score trained weights beside JPEG, at the quality factors and degradation of the recipe.
+
+    What was scored before by the same protocol, on images of the same content, is not again.
+    """
     sources = datasets.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    qfs, protocol = recipe.evaluation_qfs, protocol_of(recipe.patches.degradation)
-    with progress(f"evaluate {recipe.name} on {dataset}", stop) as update:
-        images = counted(load_images(sources), len(sources), update)
-        comparison = compare(stoppable(weights, stop), images, dataset, qfs, protocol)
+    kept = scores_file(weights, recipe, dataset, sources)
+    comparison = kept_scores(kept)
+    if comparison is not None:
+        say(f"{recipe.name} was scored on these images of {dataset}: the scores are reused")
+    else:
+        qfs, protocol = recipe.evaluation_qfs, protocol_of(recipe.patches.degradation)
+        with progress(f"evaluate {recipe.name} on {dataset}", stop) as update:
+            images = counted(load_images(sources), len(sources), update)
+            comparison = compare(stoppable(weights, stop), images, dataset, qfs, protocol)
+        keep_scores(kept, comparison)
     reporting.scores_artifact(recipe.name, comparison, recipe.architecture)
     return comparison
 

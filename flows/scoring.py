@@ -1,12 +1,21 @@
-"""A network that a user named, scored beside JPEG; what the gate compares of scores."""
+"""Networks scored beside JPEG, trained ones only once; what the gate compares of scores."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from flows.networks import OpenNetwork
-from pipeline.degrade import Protocol
+from pipeline.code_fingerprint import code_fingerprint, evaluation_fingerprint
+from pipeline.datasets import SourceImage
+from pipeline.degrade import Protocol, protocol_of
 from pipeline.evaluate import NamedImage, compare, evaluate
-from pipeline.scores import Comparison, EvaluationResult
+from pipeline.recipes import Recipe
+from pipeline.scores import Comparison, EvaluationResult, from_json, to_json
+from pipeline.sources import scan_images
+from storage import files
 from storage.gate import GateScores
+from storage.schema import StoreError
 
 
 def score_beside_jpeg(
@@ -32,3 +41,36 @@ def gate_scores(result: EvaluationResult, qfs: Sequence[int]) -> GateScores:
         ssim=means["ssim"],
         psnr_b=means["psnr_b"],
     )
+
+
+def scores_file(weights: str, recipe: Recipe, dataset: str, sources: Sequence[SourceImage]) -> str:
+    """Return the URI, beside the weights, where a recipe's scores on a set's images are kept.
+
+    It is another one for other weights or images, another protocol, and other code.
+    """
+    images = [(image.name, image.sha256 or image.reason) for image in scan_images(sources)]
+    decisive = [
+        dataset,
+        hashlib.sha256(files.read_bytes(weights)).hexdigest(),
+        code_fingerprint(recipe.architecture),
+        evaluation_fingerprint(),
+        protocol_of(recipe.patches.degradation),
+        recipe.evaluation_qfs,
+        images,
+    ]
+    digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+    return f"{weights.rpartition('/')[0]}/scores-{digest[:16]}.json"
+
+
+def kept_scores(file: str) -> Comparison | None:
+    """Return the scores of a file; None if there is none that can be read."""
+    try:
+        return from_json(files.read_bytes(file))
+    except (OSError, ValueError):
+        return None
+
+
+def keep_scores(file: str, comparison: Comparison) -> None:
+    """Write what `kept_scores` reads; where that cannot be, the next study scores again."""
+    with suppress(OSError, StoreError):
+        files.write_bytes(file, to_json(comparison))

@@ -1,4 +1,4 @@
-"""Which code decides the weights of a network: its fingerprint tells old weights from new ones."""
+"""Which code decides a network's weights, and scores: fingerprints tell old ones from new ones."""
 
 import ast
 import hashlib
@@ -7,11 +7,14 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import PIL
 import torch
+from PIL import features
 
 from models import ARCHITECTURES
 
 LOOP = ("pipeline.training", "models.transfer")  # the latter through the list of networks
+SCORING = ("pipeline.evaluate",)
 FOLLOWED = ("models", "pipeline")
 LISTS = ("models", "pipeline", "pipeline.recipes")
 """Packages whose `__init__` only lists what there is: a new network changes no other's weights."""
@@ -28,7 +31,23 @@ def code_fingerprint(architecture: str) -> str:
     is the patches themselves (the store version's content). Comments, docstrings and layout do not
     count.
     """
-    modules = sources_of(ARCHITECTURES[architecture].__module__, *LOOP)
+    return _fingerprint(ARCHITECTURES[architecture].__module__, *LOOP)
+
+
+@cache
+def evaluation_fingerprint() -> str:
+    """Return the same over the sources that decide scores, and the encoder's version.
+
+    They are `pipeline.evaluate` and what it imports: compression, metrics, tiling.
+    """
+    encoder = features.version("jpg") or "unknown"
+    return hashlib.sha256(
+        f"{_fingerprint(*SCORING)}{PIL.__version__}{encoder}".encode()
+    ).hexdigest()
+
+
+def _fingerprint(*starts: str) -> str:
+    modules = sources_of(*starts)
     digest = hashlib.sha256(torch.__version__.encode())
     for name in sorted(modules):
         digest.update(f"\n{name}\n{_statements(modules[name])}".encode())

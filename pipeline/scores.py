@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from pydantic import TypeAdapter
+
 from pipeline.degrade import STANDARD, Protocol
 from pipeline.metrics import METRICS
 from pipeline.precision import Precision
@@ -164,6 +166,19 @@ class Comparison:
                 _line("gain", gains, sign="+"),
             ]
         return "\n".join(lines)
+
+
+def to_json(comparison: Comparison) -> bytes:
+    """Return a comparison as JSON that `from_json` reads again, to the last bit."""
+    return _COMPARISON.dump_json(comparison, indent=1)
+
+
+def from_json(content: bytes) -> Comparison:
+    """Return what `to_json` wrote. Raises ValueError for anything else."""
+    return _COMPARISON.validate_json(content)
+
+
+_COMPARISON = TypeAdapter(Comparison)
 
 
 def label_of(dataset: str, degradation: Protocol) -> str:
