@@ -14,6 +14,7 @@ from rich.markup import escape
 from flows import stopping, temporary_server
 from flows.console import notes, show_progress
 from flows.settings import prepare_environment, settings, use_prefect_server
+from pipeline.timings import timed
 
 # Commands are named as "module:function" and imported when they are called: Prefect, Ray, MLflow
 # and torch together take seconds, and Prefect reads the environment when it is imported.
@@ -112,7 +113,8 @@ def main() -> None:
         prepare_environment()
         _start_server({*sys.argv[1:]})
         show_progress()
-        command, given, _ = app.parse_args(exit_on_error=False, print_error=False)
+        with timed("import programs"):
+            command, given, _ = app.parse_args(exit_on_error=False, print_error=False)
         gc.freeze()
         gc.enable()
         sys.exit(command(*given.args, **given.kwargs))

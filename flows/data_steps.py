@@ -12,6 +12,7 @@ from pipeline.build_store import BuildProgress, build_store, told_rejects
 from pipeline.cluster import ray_map
 from pipeline.sources import SCAN_CHUNK, ScannedImage, scan_images
 from pipeline.store_size import overlap_warning
+from pipeline.timings import timed
 from storage import files, store_upkeep
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
@@ -26,6 +27,7 @@ from storage.tracked_run import TrackedRun
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
+@timed("hash the images")
 def scan_sources(dataset: str, allow_evaluation_images: bool) -> tuple[ScannedImage, ...]:
     """Return every source image of a dataset with its hash.
 
@@ -46,6 +48,7 @@ def scan_sources(dataset: str, allow_evaluation_images: bool) -> tuple[ScannedIm
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
+@timed("build the store")
 def build_version(
     uri: str,
     spec: PatchSpec,

@@ -27,6 +27,7 @@ from pipeline.precision import PrecisionChoice
 from pipeline.recipes import Recipe
 from pipeline.scores import Comparison
 from pipeline.tiles import Restorer, network_restorer
+from pipeline.timings import spend, timed
 from pipeline.train_job import run_training
 from pipeline.training_job import Record, TrainingJob, TrainingResult
 from pipeline.training_start import share_of_batch
@@ -127,7 +128,8 @@ def score_and_register(
         dataset: score_network(recipe, result.weights, dataset, plan.stop)
         for dataset in plan.evaluate_on
     }
-    picture = reporting.log_scores(run, recipe, scores, restorer_of(result.weights))
+    with timed("draw pictures"):
+        picture = reporting.log_scores(run, recipe, scores, restorer_of(result.weights))
     model, alias, note = None, None, ""
     try:
         if plan.register:
@@ -156,6 +158,7 @@ def score_and_register(
 
 
 @task(name="train", task_run_name="train {recipe.name}", cache_policy=NO_CACHE)
+@timed("start and end training workers")
 def train_network(
     recipe: Recipe,
     version: StoreVersion,
@@ -186,7 +189,12 @@ def train_network(
         if begun:
             update(begun, recipe.steps, f"goes on from step {begun:,}")
 
+        before = 0.0
+
         def record(seen: Record) -> None:
+            nonlocal before
+            if seen.step <= begun:
+                before = seen.seconds
             values = {
                 "loss": seen.loss,
                 "learning_rate": seen.lr,
@@ -208,6 +216,7 @@ def train_network(
             on_record=record,
             stop=plan.stop,
         )
+    spend("train", result.seconds - before)
     run.log_tags({"precision": result.precision, "training_parts": parts_json(result)})
     said = "trained" if result.finished else "stopped"
     say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s, {result.precision}")
@@ -227,6 +236,7 @@ def use_gpus(workers: int) -> bool:
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
+@timed("score")
 def score_network(recipe: Recipe, weights: str, dataset: str, stop: Event) -> Comparison:
     """Score trained weights beside JPEG, at the quality factors and degradation of the recipe.
 

@@ -9,8 +9,10 @@ from flows.settings import settings
 from pipeline.code_fingerprint import code_fingerprint
 from pipeline.network_check import check_network
 from pipeline.recipes import Recipe
+from pipeline.timings import timed
 
 
+@timed("check networks")
 def check_networks(recipes: Iterable[Recipe]) -> None:
     """Raise NetworkError unless every recipe's network can be trained, exported and tiled.
 

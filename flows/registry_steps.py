@@ -26,6 +26,7 @@ from pipeline.precision_loss import middles, program_loss_db
 from pipeline.recipes import Recipe
 from pipeline.restore import GOOD_QF
 from pipeline.scores import Comparison
+from pipeline.timings import timed
 from pipeline.training_job import Part, TrainingResult
 from pipeline.weights import load_network
 from storage import files
@@ -155,6 +156,7 @@ def are_trained(
     retry_delay_seconds=3,
     cache_policy=NO_CACHE,
 )
+@timed("register")
 def register_network(
     recipe: Recipe,
     version: StoreVersion,

@@ -15,6 +15,7 @@ from flows.score_tables import label_of
 from flows.settings import settings
 from pipeline.report import Report, ReportedNetwork, from_files, to_files
 from pipeline.report_page import Page, save_page
+from pipeline.timings import timed
 from storage.recorded_runs import LATEST, REPORT_TAG, RecordedRun, RecordedRuns
 from storage.tracked_run import TrackedRun
 
@@ -59,6 +60,7 @@ def default_path(name: str) -> str:
     return str(settings().reports / label_of(name) / PAGE)
 
 
+@timed("write the report")
 def write_report(run: TrackedRun, path: str, make: Callable[[], Report]) -> WrittenReport:
     """Make a report, write its page to a path or URI, record and link it.
 

@@ -17,6 +17,7 @@ from pipeline.batch_run import Batch, BatchProgress, BatchReport
 from pipeline.photo_files import Kind
 from pipeline.precision import PrecisionChoice
 from pipeline.restore import MAX_PIXELS
+from pipeline.timings import timed
 from storage.batch_settings import UsedNetwork
 
 Place = Annotated[str, Field(min_length=1, description="A folder or bucket: a path, s3://, gs://")]
@@ -106,6 +107,7 @@ def restore_batch(
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
+@timed("choose networks")
 def choose_networks(outputs: str, model: str | None, new_networks: bool) -> tuple[UsedNetwork, ...]:
     """Choose the networks; again after the registry did not answer."""
     return networks_for(outputs, model, new_networks=new_networks)
@@ -118,6 +120,7 @@ def choose_networks(outputs: str, model: str | None, new_networks: bool) -> tupl
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
+@timed("restore photographs")
 def restore_photographs(batch: Batch, actors: int | None) -> BatchReport:
     """Restore what is not done yet; again after a network or disk failed, from where it was."""
     with progress(f"photographs of {batch.inputs}") as update:

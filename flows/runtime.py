@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from flows.settings import settings
 from pipeline import cluster
+from pipeline.timings import timed
 from storage.tracking import Tracker
 
 COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another name there
@@ -32,6 +33,7 @@ def ray_session(*, lazy: bool = False) -> Iterator[None]:
         cluster.disconnect()
 
 
+@timed("open MLflow")
 def open_tracker() -> Tracker:
     """Return the tracker of this process; what it cannot record is kept in the reports' folder."""
     return Tracker(

@@ -10,6 +10,7 @@ import sys
 from http.client import HTTPConnection
 
 from flows.settings import PROJECT
+from pipeline.timings import timed
 
 START_S = 120.0
 _started: list[tuple[int, subprocess.Popen[bytes]]] = []
@@ -40,6 +41,7 @@ def start() -> str:
     return f"http://127.0.0.1:{_started[0][0]}/api"
 
 
+@timed("wait for Prefect's server")
 def wait() -> None:
     """Wait until the server of this process answers, if it has one. Raises ServerError."""
     for port, process in _started:

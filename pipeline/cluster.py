@@ -10,6 +10,8 @@ from typing import TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from pipeline.timings import timed
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -32,6 +34,7 @@ def connect(address: str | None, *, cpus: int | None = None) -> None:
             _connect(address, cpus)
 
 
+@timed("start Ray")
 def _connect(address: str | None, cpus: int | None) -> None:
     options = {"include_dashboard": False, "num_cpus": cpus} if address is None else {}
     handler = signal.getsignal(signal.SIGTERM)
@@ -68,6 +71,7 @@ def is_connected() -> bool:
     return ray.is_initialized()
 
 
+@timed("stop Ray")
 def disconnect() -> None:
     """Leave the cluster; every task and actor that this process started ends."""
     if ray.is_initialized():
