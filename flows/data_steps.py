@@ -10,13 +10,16 @@ from flows.settings import git_commit, settings
 from pipeline import datasets
 from pipeline.build_store import BuildProgress, build_store, told_rejects
 from pipeline.cluster import ray_map
-from pipeline.sources import SCAN_CHUNK, ScannedImage, scan_images
+from pipeline.sources import ScannedImage, scan_images
 from pipeline.store_size import overlap_warning
 from pipeline.timings import timed
 from storage import files, store_upkeep
 from storage.patch_store import StoreVersion
 from storage.schema import PatchSpec
 from storage.tracked_run import TrackedRun
+
+HASHED_HERE = 512
+"""So many images at most are hashed by the flow itself: for them Ray would take longer to start."""
 
 
 @task(
@@ -35,7 +38,7 @@ def scan_sources(dataset: str, allow_evaluation_images: bool) -> tuple[ScannedIm
     """
     root = settings().datasets_root
     sources = datasets.list_images(dataset, root=root, purpose="train")
-    scanned = scan_images(sources, ray_map if len(sources) > SCAN_CHUNK else map)
+    scanned = scan_images(sources, ray_map if len(sources) > HASHED_HERE else map)
     hashes = {image.name: image.sha256 for image in scanned if image.sha256}
     refuse_evaluation_images(dataset, hashes, allowed=allow_evaluation_images)
     return scanned

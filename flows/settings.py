@@ -18,6 +18,7 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # the end of a training is seen that much later
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
 

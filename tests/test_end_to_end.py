@@ -137,8 +137,13 @@ def test_a_consumer_without_the_project_loads_the_champion_and_restores_any_size
 def test_the_same_study_again_reuses_store_training_and_model(
     workspace, datasets_root, first_study
 ):
-    again = qfactory(workspace, datasets_root, *STUDY, QFACTORY_REPORT_SECONDS="0")
+    again = qfactory(workspace, datasets_root, *STUDY, "--timings", QFACTORY_REPORT_SECONDS="0")
     assert "store reused" in again
+    assert "quickres-qf10 was scored on these images of classic5: the scores are reused" in again
+    assert "evaluate quickres-qf10 on" not in again
+    timings = again[again.index("where the time went") :]
+    assert re.search(r"\d+\.\d s +\d+ %  import programs\n", timings)
+    assert "start Ray" not in timings
     assert "reused quickres-qf10: models:/qfactory-quickres-qf10/1 has the same" in again
     assert "\ntrained " not in again
     versions = ModelRegistry(mlflow_uri(workspace)).versions("qfactory-quickres-qf10")

@@ -2,6 +2,7 @@
 
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -15,15 +16,23 @@ from flows.evaluate import evaluate
 from flows.model_steps import stoppable
 from flows.registry_steps import competitors
 from flows.score_tables import score_rows
+from flows.scoring import keep_scores, kept_scores, scores_file
 from flows.study import study
 from flows.study_steps import default_sets, spec_for
 from flows.train import train
 from models import build_model
-from pipeline.code_fingerprint import LOOP, code_fingerprint, sources_of
-from pipeline.datasets import evaluation_hashes
-from pipeline.evaluate import compare
+from pipeline.code_fingerprint import (
+    LOOP,
+    SCORING,
+    code_fingerprint,
+    evaluation_fingerprint,
+    sources_of,
+)
+from pipeline.datasets import evaluation_hashes, list_images
+from pipeline.evaluate import compare, load_images
 from pipeline.jpeg import quantization_table
 from pipeline.recipes import RECIPES, get_recipe
+from pipeline.tiles import network_restorer
 from pipeline.weights import save_weights
 from storage.registered import RegisteredVersion
 from storage.schema import PatchSpec, StoreError
@@ -152,6 +161,37 @@ def test_the_code_fingerprint_covers_what_decides_the_weights_and_no_other_netwo
     assert "pipeline.recipes.base" in modules
     assert not {"models.quickres", "pipeline.recipes.arcnn", "pipeline.evaluate"} & set(modules)
     assert code_fingerprint("arcnn") != code_fingerprint("quickres")
+
+
+def test_the_evaluation_fingerprint_covers_what_decides_scores():
+    modules = sources_of(*SCORING)
+    assert {"pipeline.metrics", "pipeline.jpeg", "pipeline.degrade", "pipeline.tiles"} <= {*modules}
+    assert "pipeline.training_loop" not in modules
+    assert evaluation_fingerprint() not in (code_fingerprint("arcnn"), code_fingerprint("quickres"))
+
+
+def test_scores_are_kept_for_these_weights_and_images_alone(tmp_path):
+    network = build_model(RECIPE.architecture, RECIPE.options)
+    weights = str(tmp_path / "weights.safetensors")
+    save_weights(weights, network.state_dict(), RECIPE, step=0)
+    sources = list_images(
+        f"folder:{image_folder(tmp_path / 'photos', 2)}", root="", purpose="train"
+    )
+    kept = scores_file(weights, RECIPE, "photos", sources)
+    assert kept_scores(kept) is None
+    restorer = network_restorer(network.eval())
+    comparison = compare(restorer, load_images(sources), "photos", RECIPE.evaluation_qfs)
+    keep_scores(kept, comparison)
+    assert kept_scores(kept) == comparison
+    assert scores_file(weights, RECIPE, "photos", sources) == kept
+    assert scores_file(weights, RECIPE, "photos", sources[:1]) != kept
+    Path(sources[0].uri).write_bytes(Path(sources[1].uri).read_bytes())
+    assert scores_file(weights, RECIPE, "photos", sources) != kept
+    changed = scores_file(weights, RECIPE, "photos", sources[1:])
+    save_weights(weights, network.state_dict(), RECIPE, step=1)
+    assert scores_file(weights, RECIPE, "photos", sources[1:]) != changed
+    Path(kept).write_text(Path(kept).read_text()[:100])
+    assert kept_scores(kept) is None
 
 
 def test_an_evaluation_ends_at_the_next_layer_once_it_is_told_to(tmp_path):
