@@ -13,6 +13,7 @@ from flows.settings import PROJECT
 from pipeline.timings import timed
 
 START_S = 120.0
+ENDS_S = 5.0  # after it has closed its socket
 _started: list[tuple[int, subprocess.Popen[bytes]]] = []
 """The port and the process of this process's server, if it has one."""
 
@@ -50,8 +51,10 @@ def wait() -> None:
             connection.request("GET", "/api/health")
             connection.getresponse()
         except OSError as error:
-            code = process.poll()
-            how = f"ended with exit code {code}" if code is not None else str(error)
+            try:
+                how = f"ended with exit code {process.wait(ENDS_S)}"
+            except subprocess.TimeoutExpired:
+                how = str(error)
             raise ServerError(
                 f"Prefect's temporary server did not start ({how}): see its messages above, or "
                 "start one with `prefect server start` and set PREFECT_API_URL"

@@ -132,5 +132,5 @@ def test_a_prefect_server_that_does_not_start_is_told_in_one_line_at_the_end(wor
     )
     terminal = Terminal([QFACTORY, "patches", "build"], workspace, environment)
     assert terminal.end()[0] == 2
-    assert "did not start (ended with exit code 3)" in terminal.text.splitlines()[-2]
+    assert "did not start (ended with exit code 3)" in terminal.text.splitlines()[-1]
     assert none_left(workspace)
