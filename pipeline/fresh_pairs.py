@@ -26,6 +26,10 @@ class Crops:
     side: np.ndarray
     """(N,) int64: height and width in pixels, before it is reduced."""
 
+    def part(self, rows: slice) -> "Crops":
+        """Return those of some of the patches."""
+        return Crops(self.corner[rows], self.side[rows])
+
 
 def draw_crops(seed: Sequence[int], count: int, patch: int, side: int) -> Crops:
     """Return `count` random crops of patches with sides of `patch`, to be reduced to `side`.

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pipeline.device_pairs import make_pairs
 from pipeline.loader import Batch
 
 Inputs = tuple[Tensor, ...]
@@ -15,16 +16,27 @@ def to_network(
     """Return the network's inputs and the target.
 
     Patches become (N, 1, side, side) float32 in [0, 1], tables (N, 8, 8) float32 of 1 to 255.
-    `transform`, 0 to 7, is applied to all of them; see `dihedral`.
+    `transform`, 0 to 7, is applied to all of them; see `dihedral`. Pairs of a batch that has crops
+    are made here.
     """
+    tables = batch.tables.to(device, non_blocking=True)
     original, degraded = (
-        dihedral(patches.to(device, non_blocking=True), transform).unsqueeze(1).float() / 255
-        for patches in (batch.original, batch.degraded)
+        dihedral(patches, transform).unsqueeze(1).float() / 255
+        for patches in _pairs(batch, tables, device)
     )
     if not with_tables:
         return (degraded,), original
-    tables = batch.tables.to(device, non_blocking=True)
     return (degraded, turned_tables(tables, transform).float()), original
+
+
+def _pairs(batch: Batch, tables: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    original = batch.original.to(device, non_blocking=True)
+    if batch.crops is None:
+        return original, batch.degraded.to(device, non_blocking=True)
+    corner, side = (
+        torch.from_numpy(numbers).to(device) for numbers in (batch.crops.corner, batch.crops.side)
+    )
+    return make_pairs(original, corner, side, tables, to=batch.side)
 
 
 def dihedral(patches: Tensor, transform: int) -> Tensor:

@@ -41,6 +41,10 @@ class Batch:
     """(N, 8, 8) uint8: the quantisation table of each, rows of rising vertical frequency."""
     rows: np.ndarray
     """(N,) int64: which rows of the store they are, counted over its shards."""
+    side: int
+    """Pixels: height and width of the pairs."""
+    crops: Crops | None = None
+    """What is yet to be cut out and compressed: original and degraded are still whole patches."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,7 @@ class _Draw:
 
     def part(self, start: int, stop: int | None = None) -> "_Draw":
         cut = slice(start, stop)
-        crops = Crops(self.crops.corner[cut], self.crops.side[cut])
-        return _Draw(self.order[cut], self.quality[cut], crops)
+        return _Draw(self.order[cut], self.quality[cut], self.crops.part(cut))
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class _Block:
     degraded: torch.Tensor
     tables: torch.Tensor
     rows: np.ndarray
+    crops: Crops | None
 
 
 class PatchLoader:
@@ -97,6 +101,7 @@ class PatchLoader:
         hold_bytes: int = HOLD_BYTES,
         window_bytes: int = WINDOW_BYTES,
         pin_memory: bool = False,
+        pairs_on_device: bool = False,
     ) -> None:
         """Prepare to read; `batch` is the patches a step of this rank alone.
 
@@ -115,6 +120,8 @@ class PatchLoader:
             hold_bytes: a store of so many pixels, in the columns it is read for, is held.
             window_bytes: pixels that are shuffled together; part of what decides the order.
             pin_memory: whether batches lie in page-locked memory, for a GPU.
+            pairs_on_device: whether a store of originals alone gives whole patches, to make the
+                pairs of where they are used (pipeline/device_pairs.py).
 
         Raises StoreError if the store lacks a quality factor or its quantisation table, has
         smaller patches than `side`, or fewer patches than one step takes.
@@ -147,7 +154,8 @@ class PatchLoader:
         self._seed, self._rank, self._world = seed, rank, world
         self._side = side or store.spec.side
         self._pin_memory = pin_memory
-        given = not self._fresh and self._side == store.spec.side
+        self._whole = self._fresh and pairs_on_device
+        given = self._whole or (not self._fresh and self._side == store.spec.side)
         self._pixels = PatchPixels(store, self._row_groups, stored_qfs, pinned=pin_memory and given)
         self._row_bytes = store.spec.side**2
         self._hold_bytes, self._window_bytes = hold_bytes, window_bytes
@@ -185,6 +193,8 @@ class PatchLoader:
                         degraded=block.degraded[rows],
                         tables=block.tables[rows],
                         rows=block.rows[rows],
+                        side=self._side,
+                        crops=block.crops and block.crops.part(rows),
                     )
 
     def _blocks(self, first_step: int) -> Generator[_Block, None, None]:
@@ -253,7 +263,9 @@ class PatchLoader:
         degraded: torch.Tensor,
     ) -> _Block:
         tables = torch.from_numpy(self._tables[draw.quality])
-        if self._fresh:
+        if self._whole:
+            degraded = original
+        elif self._fresh:
             patches, original, degraded = original, *self._empty(len(original))
             fill_pairs(
                 patches.numpy(),
@@ -276,6 +288,7 @@ class PatchLoader:
             degraded=degraded,
             tables=tables.pin_memory() if self._pin_memory else tables,
             rows=numbers[draw.order],
+            crops=draw.crops if self._whole else None,
         )
 
     def _empty(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:

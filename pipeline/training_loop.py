@@ -155,6 +155,7 @@ class Training:
             share=stage.share,
             held_out=self.recipe.validation_share,
             pin_memory=self.cuda,
+            pairs_on_device=self.cuda,
         )
         validation = (
             Validation(self.job, self.store, stage, self.world) if stage.validate_every else None

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from pipeline.device_pairs import make_pairs
 from pipeline.epoch_plan import plan_epoch
 from pipeline.fresh_pairs import Crops, draw_crops, fill_pairs
+from pipeline.inputs import to_network
 from pipeline.jpeg import compress, quantization_table
 from pipeline.loader import PatchLoader
 from storage.patch_store import shard_uri
@@ -285,13 +288,11 @@ def test_pairs_of_originals_are_made_anew_and_compressed_at_the_quality_of_their
     originals, hold
 ):
     loader = fresh(originals, hold_bytes=hold)
-    qf_of = {quantization_table(qf).tobytes(): qf for qf in range(5, 96)}
     first, second = (set(), set())
     for batch in take(loader, 2 * loader.steps_per_epoch):
-        for original, degraded, table in zip(
-            batch.original.numpy(), batch.degraded.numpy(), batch.tables.numpy(), strict=True
+        for original, degraded, qf in zip(
+            batch.original.numpy(), batch.degraded.numpy(), qfs_of(batch), strict=True
         ):
-            qf = qf_of[table.astype(np.uint16).tobytes()]
             assert np.array_equal(degraded, compress(original, qf)[0])
         seen = first if batch.epoch == 0 else second
         seen.update(original.tobytes() for original in batch.original.numpy())
@@ -317,6 +318,38 @@ def test_fresh_pairs_are_a_function_of_the_seed_and_resume_where_they_were(origi
     assert pairs(take(fresh(originals), 40)) == whole
     assert pairs(take(fresh(originals), 25, first_step=15)) == whole[15 * 8 :]
     assert pairs(take(fresh(originals, hold_bytes=STREAMING), 40)) == whole
+
+
+def test_pairs_made_on_the_device_are_those_of_pillow_and_libjpeg(originals):
+    whole = fresh(originals, pairs_on_device=True)
+    for made, given in zip(take(fresh(originals), 40), take(whole, 40), strict=True):
+        (degraded, tables), original = to_network(given, torch.device("cpu"), with_tables=True)
+        pixels = (original * 255).round()[:, 0].to(torch.int16)
+        off = (pixels - made.original.to(torch.int16)).abs()
+        assert off.max() <= 1
+        assert off.float().mean() < 0.01
+        assert torch.equal(tables, made.tables.float())
+        for one, jpeg, qf in zip(pixels, degraded, qfs_of(made), strict=True):
+            compressed = compress(one.numpy().astype(np.uint8), qf)[0]
+            assert np.array_equal((jpeg[0] * 255).round().numpy(), compressed)
+
+
+def qfs_of(batch):
+    qf_of = {quantization_table(qf).tobytes(): qf for qf in range(5, 96)}
+    return [qf_of[table.numpy().astype(np.uint16).tobytes()] for table in batch.tables]
+
+
+def test_libjpegs_pixels_also_at_extremes_and_at_every_quality():
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (100, 16, 16), dtype=np.uint8)
+    noise[50:] = np.where(noise[50:] < 128, 0, 255)
+    tables = np.stack([quantization_table(qf) for qf in range(1, 101)]).astype(np.uint8)
+    corner, side = torch.zeros(100, 2, dtype=torch.int64), torch.full((100,), 16)
+    pixels = torch.from_numpy(noise)
+    original, degraded = make_pairs(pixels, corner, side, torch.from_numpy(tables), to=16)
+    assert torch.equal(original, pixels)
+    for qf, one in enumerate(degraded.numpy(), 1):
+        assert np.array_equal(one, compress(noise[qf - 1], qf)[0]), qf
 
 
 def test_half_of_the_patches_get_one_of_the_frequent_quality_factors(store):
