@@ -99,14 +99,14 @@ def paper_recipe(qf: int) -> Recipe:
 
 
 def _fast(qf: int) -> Recipe:
-    """Return a modern recipe for the same network: He initialisation, AdamW, cosine schedule."""
+    """Return a modern recipe for the same network: He initialisation, Muon, cosine schedule."""
     return fast_recipe(
         "arcnn",
         qf,
-        fast_stage(steps=20_000, batch=64, loss="centre_mse", lr=1e-3),
+        fast_stage(steps=20_000, batch=128, loss="centre_mse", clip_norm=1.0),
         patches=PATCHES,
         options={"shrink_in_training": True, "init": "he"},
-        source="The network and patches of Dong et al. 2015 with AdamW (chosen here)",
+        source="The network and patches of Dong et al. 2015 with Muon (chosen here)",
     )
 
 
@@ -114,7 +114,7 @@ def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
     return blind_recipe(
         "arcnn",
-        fast_stage(steps=40_000, batch=64, loss="centre_mse", lr=1e-3, side=48),
+        fast_stage(steps=40_000, batch=64, loss="centre_mse", clip_norm=1.0, side=48),
         options={"shrink_in_training": True, "init": "he"},
         source="The network of Dong et al. 2015 on mixed quality factors (chosen here)",
     )

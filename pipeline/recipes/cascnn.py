@@ -59,7 +59,7 @@ def _fast(qf: int) -> Recipe:
         qf,
         *_fast_stages(),
         patches=PATCHES,
-        source="The network and losses of Cavigelli et al. 2016 with AdamW (chosen here)",
+        source="The network and losses of Cavigelli et al. 2016 with Muon (chosen here)",
     )
 
 
@@ -79,9 +79,8 @@ def _fast_stages() -> tuple[Stage, ...]:
             steps=10_000,
             batch=20,
             loss="multi_scale_mse",
-            lr=3e-4,
             schedule="constant",
             clip_norm=1.0,
         ),
-        fast_stage(name="image", steps=30_000, batch=20, loss="mse", lr=3e-4, clip_norm=1.0),
+        fast_stage(name="image", steps=30_000, batch=20, loss="mse", clip_norm=1.0),
     )

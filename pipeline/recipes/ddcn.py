@@ -45,7 +45,7 @@ def _fast(qf: int) -> Recipe:
     return fast_recipe(
         "ddcn",
         qf,
-        fast_stage(steps=40_000, batch=32, loss="mse", lr=5e-4, clip_norm=1.0),
+        fast_stage(steps=40_000, batch=32, loss="mse", optimizer="adamw", lr=5e-4, clip_norm=1.0),
         source="The network of Guo and Chao 2016 with AdamW (chosen here)",
     )
 
@@ -54,6 +54,8 @@ def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
     return blind_recipe(
         "ddcn",
-        fast_stage(steps=60_000, batch=32, loss="mse", lr=5e-4, side=48, clip_norm=1.0),
+        fast_stage(
+            steps=60_000, batch=32, loss="mse", optimizer="adamw", lr=5e-4, side=48, clip_norm=1.0
+        ),
         source="The network of Guo and Chao 2016 on mixed quality factors (chosen here)",
     )

@@ -52,7 +52,7 @@ def _fast(qf: int) -> Recipe:
         qf,
         *_fast_stages(),
         patches=PATCHES,
-        source="The network and loss of Zhang et al. 2018 with AdamW on crops (chosen here)",
+        source="The network and loss of Zhang et al. 2018 with Muon on crops (chosen here)",
     )
 
 
@@ -89,7 +89,6 @@ def _fast_stages() -> tuple[Stage, ...]:
             steps=30_000,
             batch=32,
             loss="dual_domain",
-            lr=4e-4,
             schedule="constant",
             side=64,
             clip_norm=1.0,
@@ -99,7 +98,6 @@ def _fast_stages() -> tuple[Stage, ...]:
             steps=10_000,
             batch=16,
             loss="dual_domain",
-            lr=4e-4,
             side=112,
             clip_norm=1.0,
         ),

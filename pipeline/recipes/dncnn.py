@@ -1,16 +1,25 @@
 """Recipes for DnCNN-3: the paper's one network for all quality factors, and modern ones."""
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from pipeline.recipes.base import BLIND_QFS, Recipe, Stage
-from pipeline.recipes.shared import BLIND_PATCHES, blind_recipe, fast_recipe, fast_stage
+from pipeline.recipes.shared import (
+    BLIND_PATCHES,
+    FREQUENT_QFS,
+    FRESH_QFS,
+    ORIGINALS,
+    blind_recipe,
+    fast_recipe,
+    fast_stage,
+)
 
 FAST_QFS = (10, 20, 30, 40)
 SIDE = 48
 STEPS = 50 * 8_000  # 50 epochs of the paper's 128 x 8,000 patches in batches of 128
 FAST = MappingProxyType({"batch_norm": False})
 FAST_SOURCE = (
-    "The network of Zhang et al. 2017 with AdamW, without batch normalisation, whose statistics "
+    "The network of Zhang et al. 2017 with Muon, without batch normalisation, whose statistics "
     "would not be those of the averaged weights (chosen here)"
 )
 
@@ -20,7 +29,7 @@ def recipes() -> tuple[Recipe, ...]:
     return (
         paper_recipe(),
         *(fast_recipe("dncnn", qf, _stage(), options=FAST, source=FAST_SOURCE) for qf in FAST_QFS),
-        blind_recipe("dncnn", _stage(SIDE), options=FAST, source=FAST_SOURCE, name="fast-blind"),
+        _fast_blind(),
     )
 
 
@@ -57,5 +66,13 @@ def paper_recipe() -> Recipe:
     )
 
 
+def _fast_blind() -> Recipe:
+    """Return the modern recipe of DnCNN-3, on pairs made while they load."""
+    recipe = blind_recipe(
+        "dncnn", _stage(SIDE), options=FAST, source=FAST_SOURCE, name="fast-blind"
+    )
+    return replace(recipe, patches=ORIGINALS, qfs=FRESH_QFS, frequent_qfs=FREQUENT_QFS)
+
+
 def _stage(side: int | None = None) -> Stage:
-    return fast_stage(steps=40_000, batch=64, loss="mse", lr=5e-4, side=side, clip_norm=1.0)
+    return fast_stage(steps=40_000, batch=64, loss="mse", side=side, clip_norm=1.0)

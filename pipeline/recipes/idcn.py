@@ -50,7 +50,7 @@ def _fast(qf: int) -> Recipe:
     return fast_recipe(
         "idcn",
         qf,
-        fast_stage(steps=40_000, batch=16, loss="mse", lr=2e-4, clip_norm=1.0),
+        fast_stage(steps=40_000, batch=16, loss="mse", optimizer="adamw", lr=2e-4, clip_norm=1.0),
         options={"residual": True},
         source="The network of Zheng et al. 2019 with a residual output and AdamW (chosen here)",
     )
@@ -60,7 +60,9 @@ def _blind() -> Recipe:
     """Return a modern recipe for one network for all quality factors from 5 to 95."""
     return blind_recipe(
         "idcn",
-        fast_stage(steps=60_000, batch=16, loss="mse", lr=2e-4, side=48, clip_norm=1.0),
+        fast_stage(
+            steps=60_000, batch=16, loss="mse", optimizer="adamw", lr=2e-4, side=48, clip_norm=1.0
+        ),
         options={"residual": True},
         source="The network of Zheng et al. 2019 on mixed quality factors (chosen here)",
     )

@@ -61,14 +61,16 @@ def _fast(qf: int) -> Recipe:
     return fast_recipe(
         "memnet",
         qf,
-        fast_stage(steps=60_000, batch=32, loss="l1", lr=1e-3, clip_norm=1.0),
+        fast_stage(steps=60_000, batch=32, loss="l1", optimizer="adamw", lr=1e-3, clip_norm=1.0),
         source="The network of Tai et al. 2017; the schedule is chosen here, not yet measured",
     )
 
 
 def _blind() -> Recipe:
     """Return the fast recipe for one network of all quality factors."""
-    stage = fast_stage(steps=120_000, batch=32, loss="l1", lr=1e-3, side=48, clip_norm=1.0)
+    stage = fast_stage(
+        steps=120_000, batch=32, loss="l1", optimizer="adamw", lr=1e-3, side=48, clip_norm=1.0
+    )
     return blind_recipe(
         "memnet",
         stage,

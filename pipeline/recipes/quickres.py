@@ -49,7 +49,7 @@ def blind() -> Recipe:
     """
     return blind_recipe(
         "quickres",
-        fast_stage(steps=10_000, batch=16, loss="l1", lr=2e-3, side=64),
+        fast_stage(steps=10_000, batch=16, loss="l1", optimizer="adamw", lr=2e-3, side=64),
         options={"channels": 48},
         source="Chosen here: what two CPU cores train in a quarter of an hour for photographs",
     )

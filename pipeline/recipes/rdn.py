@@ -56,14 +56,18 @@ def _fast(qf: int) -> Recipe:
     return fast_recipe(
         "rdn",
         qf,
-        fast_stage(steps=100_000, batch=BATCH, loss="l1", lr=2e-4, clip_norm=1.0),
+        fast_stage(
+            steps=100_000, batch=BATCH, loss="l1", optimizer="adamw", lr=2e-4, clip_norm=1.0
+        ),
         source="The network of Zhang et al. 2018; the schedule is chosen here, not yet measured",
     )
 
 
 def _blind() -> Recipe:
     """Return the fast recipe for one network of all quality factors."""
-    stage = fast_stage(steps=200_000, batch=BATCH, loss="l1", lr=2e-4, side=SIDE, clip_norm=1.0)
+    stage = fast_stage(
+        steps=200_000, batch=BATCH, loss="l1", optimizer="adamw", lr=2e-4, side=SIDE, clip_norm=1.0
+    )
     return blind_recipe(
         "rdn",
         stage,

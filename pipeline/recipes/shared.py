@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-from pipeline.recipes.base import BLIND_QFS, LossName, Recipe, ScheduleName, Stage
+from pipeline.recipes.base import BLIND_QFS, LossName, OptimizerName, Recipe, ScheduleName, Stage
 from storage.schema import PatchSpec
 
 FAST_EMA_DECAY = 0.999
+FAST_LR = 2e-3
 FAST_WEIGHT_DECAY = 1e-4
 
 DEFAULT_QFS = (10, 20, 30, 40)
@@ -17,19 +18,26 @@ BLIND_PATCHES = PatchSpec(side=120, stride=80, qfs=BLIND_QFS, degradation="image
 """For every blind recipe, which cuts the side it wants out of them; 6,000 patches of BSDS500's
 400 images, each at 19 quality factors."""
 
+ORIGINALS = PatchSpec(side=160, stride=80, qfs=(), degradation="none")
+"""For recipes whose pairs are made while they load, at every QF: 7,500 patches of BSDS500's 500
+images, that cover all of them but a pixel at an edge."""
+FRESH_QFS = tuple(range(5, 96))
+FREQUENT_QFS = tuple(range(5, 46))
+
 
 def fast_stage(
     *,
     steps: int,
     batch: int,
     loss: LossName,
-    lr: float,
+    optimizer: OptimizerName = "muon",
+    lr: float = FAST_LR,
     name: str = "restore",
     schedule: ScheduleName = "cosine",
     side: int | None = None,
     clip_norm: float | None = None,
 ) -> Stage:
-    """Return a stage with AdamW, warmup over a fortieth of the steps, flips and turns.
+    """Return a stage with warmup over a fortieth of the steps, flips and turns.
 
     Its recipe takes the moving average of the weights, with FAST_EMA_DECAY.
     """
@@ -38,7 +46,7 @@ def fast_stage(
         steps=steps,
         batch=batch,
         loss=loss,
-        optimizer="adamw",
+        optimizer=optimizer,
         lr=lr,
         weight_decay=FAST_WEIGHT_DECAY,
         clip_norm=clip_norm,
@@ -72,7 +80,9 @@ def fast_recipe(
 
 def default_recipes(architecture: str) -> tuple[Recipe, ...]:
     """Return the recipes of a network that has no family: one for each usual quality factor."""
-    stage = fast_stage(steps=20_000, batch=16, loss="log_mse", lr=1e-3, clip_norm=1.0)
+    stage = fast_stage(
+        steps=20_000, batch=16, loss="log_mse", optimizer="adamw", lr=1e-3, clip_norm=1.0
+    )
     source = "Chosen here for networks without recipes of their own"
     return tuple(fast_recipe(architecture, qf, stage, source=source) for qf in DEFAULT_QFS)
 

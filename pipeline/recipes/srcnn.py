@@ -37,7 +37,7 @@ def _fast(network: str, qf: int) -> Recipe:
     return fast_recipe(
         network,
         qf,
-        fast_stage(steps=20_000, batch=64, loss="centre_mse", lr=1e-3),
+        fast_stage(steps=20_000, batch=64, loss="centre_mse", optimizer="adamw", lr=1e-3),
         patches=PATCHES,
         options={"shrink_in_training": True, "init": "he"},
         source="The network and patches of Dong et al. 2015 with AdamW (chosen here)",

@@ -39,10 +39,10 @@ def paper_recipe(network: str, qf: int) -> Recipe:
 
 
 def _fast(network: str, qf: int) -> Recipe:
-    """Return a modern recipe for the same network: AdamW, cosine schedule."""
+    """Return a modern recipe for the same network: Muon, cosine schedule."""
     return fast_recipe(
         network,
         qf,
-        fast_stage(steps=FAST_STEPS[network], batch=64, loss="mse", lr=1e-3),
-        source="The network of Svoboda et al. 2016 with AdamW (chosen here)",
+        fast_stage(steps=FAST_STEPS[network], batch=64, loss="mse", clip_norm=1.0),
+        source="The network of Svoboda et al. 2016 with Muon (chosen here)",
     )

@@ -46,6 +46,6 @@ def _fast(qf: int) -> Recipe:
     return fast_recipe(
         "tnrd",
         qf,
-        fast_stage(steps=20_000, batch=16, loss="mse", lr=2e-3),
+        fast_stage(steps=20_000, batch=16, loss="mse", optimizer="adamw", lr=2e-3),
         source="The network of Chen & Pock 2017; the schedule is chosen here, not yet measured",
     )

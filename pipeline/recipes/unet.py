@@ -3,12 +3,9 @@
 from dataclasses import replace
 
 from pipeline.recipes.base import Recipe, Stage, Transfer
+from pipeline.recipes.shared import FREQUENT_QFS, FRESH_QFS, ORIGINALS
 from storage.schema import PatchSpec
 
-QFS = tuple(range(5, 96))
-FREQUENT_QFS = tuple(range(5, 46))
-PATCHES = PatchSpec(side=160, stride=80, qfs=(), degradation="none")
-"""7,500 patches of BSDS500's 500 images, that cover all of them but a pixel at an edge."""
 QUICK_QFS = (10, 20, 30, 40)
 QUICK_PATCHES = PatchSpec(side=64, stride=32, qfs=QUICK_QFS, degradation="image")
 
@@ -27,29 +24,19 @@ def recipes() -> tuple[Recipe, ...]:
 
 
 def blind() -> Recipe:
-    """Return the recipe of one network for quality factors 5 to 95."""
-    stage = Stage(
-        name="restore",
-        steps=10_000,
-        batch=8,
-        loss="log_mse",
-        optimizer="muon",
-        lr=2.5e-3,
-        last_layer_lr_scale=0.5,
-        weight_decay=1e-4,
-        clip_norm=1.0,
-        schedule="cosine",
-        warmup_steps=100,
-        side=96,
-        augment=True,
-    )
+    """Return the recipe of one network for quality factors 5 to 95, for a GPU.
+
+    Larger crops show the network more of its surroundings, towards the end.
+    """
+    first = _stage(name="small", steps=24_000, batch=64, lr=2.5e-3)
+    first = replace(first, schedule="constant", warmup_steps=300)
     return Recipe(
         name="unet-blind",
         architecture="unet",
-        patches=PATCHES,
-        qfs=QFS,
+        patches=ORIGINALS,
+        qfs=FRESH_QFS,
         frequent_qfs=FREQUENT_QFS,
-        stages=(stage,),
+        stages=(first, _stage(name="large", steps=8_000, batch=32, lr=2.5e-3, side=128)),
         ema_decay=0.999,
         source=(
             "Chosen here. Muon was held against AdamW over 500 steps; rate, batch and crops were "
@@ -62,10 +49,10 @@ def next_cycle() -> Recipe:
     """Return the recipe that goes on from the blind network's weights, or from its own.
 
     A cycle ends at a small learning rate with weights worth keeping; any number of them follow each
-    other, on whatever machine there is. Larger crops show the network more of its surroundings.
+    other, on whatever machine there is.
     """
     first = blind()
-    stage = replace(first.stages[0], steps=4_500, lr=8e-4, side=128)
+    stage = _stage(steps=4_500, batch=8, lr=8e-4, side=128)
     return replace(
         first, name="unet-next-blind", stages=(stage,), init_from=Transfer(recipe=first.name)
     )
@@ -78,7 +65,7 @@ def tiny() -> Recipe:
         first,
         name="unet-tiny-blind",
         options={"widths": [32, 40], "down": [2, 2], "up": [2]},
-        stages=(replace(first.stages[0], steps=10_000, batch=16, lr=2e-3),),
+        stages=(_stage(steps=10_000, batch=16, lr=2e-3),),
         source="Chosen here; its shape, rate and batch were not compared with others",
     )
 
@@ -118,7 +105,7 @@ def small_next_cycle() -> Recipe:
 
 def quick(qf: int) -> Recipe:
     """Return the recipe for one quality factor that takes about 40 seconds on two CPU cores."""
-    stage = replace(blind().stages[0], steps=1_050, lr=3e-3, warmup_steps=50, side=None)
+    stage = replace(_stage(steps=1_050, batch=8, lr=3e-3), warmup_steps=50, side=None)
     return Recipe(
         name=f"unet-quick-qf{qf}",
         architecture="unet",
@@ -128,4 +115,24 @@ def quick(qf: int) -> Recipe:
         stages=(stage,),
         ema_decay=0.995,
         source="Chosen here: 1.0 dB over JPEG in about 40 seconds on two CPU cores",
+    )
+
+
+def _stage(
+    *, steps: int, batch: int, lr: float, name: str = "restore", side: int | None = 96
+) -> Stage:
+    return Stage(
+        name=name,
+        steps=steps,
+        batch=batch,
+        loss="log_mse",
+        optimizer="muon",
+        lr=lr,
+        last_layer_lr_scale=0.5,
+        weight_decay=1e-4,
+        clip_norm=1.0,
+        schedule="cosine",
+        warmup_steps=100,
+        side=side,
+        augment=True,
     )

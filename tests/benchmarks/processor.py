@@ -1,6 +1,6 @@
 """How well training uses the processor: precisions side by side, and real against synthetic data.
 
-Usage: python -m tests.benchmarks.processor STORES [NETWORK...]
+Usage: python -m tests.benchmarks.processor [--seconds S] STORES [NETWORK...]
        python -m tests.benchmarks.processor --ray STORES NETWORK
 STORES is a folder of patch stores; one that a network's recipe needs is built there when it is
 missing, which takes QFACTORY_DATASETS. For every network of ARCHITECTURES (or those named): steps
@@ -12,6 +12,7 @@ Prefect nor MLflow. With --ray the same training is timed under Ray Train and as
 Results go to results/processor.json, one entry a processor and network.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
@@ -46,7 +48,6 @@ from storage.patch_store import StoreVersion
 
 RESULTS = Path(__file__).parent / "results" / "processor.json"
 ROUNDS = 3
-SECONDS = 3.0
 MAX_STEPS = 200
 STEP_FLOPS = 4e11
 """Larger steps are made of fewer patches, so that even the largest network takes some a second."""
@@ -84,12 +85,12 @@ def store_for(recipe: Recipe, stores: Path) -> StoreVersion:
 
 
 def steps_per_second(
-    take: Callable[[Batch], object], batches: Iterator[Batch], device: torch.device
+    take: Callable[[Batch], object], batches: Iterator[Batch], device: torch.device, seconds: float
 ) -> float:
-    """Time steps for SECONDS, at least 2 and at most MAX_STEPS of them."""
+    """Time steps for so many seconds, at least 2 and at most MAX_STEPS of them."""
     _wait_for(device)
     start, done = time.perf_counter(), 0
-    while done < 2 or (done < MAX_STEPS and time.perf_counter() - start < SECONDS):
+    while done < 2 or (done < MAX_STEPS and time.perf_counter() - start < seconds):
         take(next(batches))
         done += 1
         if done % 10 == 0:
@@ -112,7 +113,7 @@ def stepper(
     return lambda batch: steps.take(0, 1e-6, batch)
 
 
-def measure(recipe: Recipe, store: StoreVersion, device: torch.device) -> dict:
+def measure(recipe: Recipe, store: StoreVersion, device: torch.device, seconds: float) -> dict:
     """Return what training a recipe's longest stage does on this machine."""
     torch.backends.cudnn.benchmark = device.type == "cuda"
     index, stage = longest_stage(recipe)
@@ -130,6 +131,7 @@ def measure(recipe: Recipe, store: StoreVersion, device: torch.device) -> dict:
         seed=(recipe.seed, index),
         side=stage.side,
         pin_memory=device.type == "cuda",
+        pairs_on_device=device.type == "cuda",
     )
     with closing(loader.batches()) as real:
         first = next(real)
@@ -151,11 +153,12 @@ def measure(recipe: Recipe, store: StoreVersion, device: torch.device) -> dict:
         for take in ways.values():
             take(first)  # warm-up: kernels are chosen, buffers allotted
             take(first)
+        timed = partial(steps_per_second, device=device, seconds=seconds)
         rounds = [
             {
-                **{name: steps_per_second(take, kept, device) for name, take in ways.items()},
-                "real": steps_per_second(taken, real, device),
-                "synthetic": steps_per_second(taken, kept, device),
+                **{name: timed(take, kept) for name, take in ways.items()},
+                "real": timed(taken, real),
+                "synthetic": timed(taken, kept),
             }
             for _ in range(ROUNDS)
         ]
@@ -251,21 +254,26 @@ def _wait_for(device: torch.device) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Measure, and write an entry of the result file for each network as soon as it is known."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    ray = "--ray" in arguments
-    folder, *names = [argument for argument in arguments if argument != "--ray"]
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.processor")
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("stores")
+    parser.add_argument("networks", nargs="*", choices=[*sorted(ARCHITECTURES), []])
+    given = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for name in names or sorted(ARCHITECTURES):
+    told = ["--ray"] if given.ray else ["--seconds", f"{given.seconds:g}"]
+    told.append("STORES")
+    for name in given.networks or sorted(ARCHITECTURES):
         recipe = recipe_of(name)
-        store = store_for(recipe, Path(folder))
-        found = under_ray(recipe, store) if ray else measure(recipe, store, device)
+        store = store_for(recipe, Path(given.stores))
+        found = (
+            under_ray(recipe, store) if given.ray else measure(recipe, store, device, given.seconds)
+        )
         logger.info("%s %s", name, json.dumps(found))
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         entries = results.setdefault(processor_name(device), {})
-        options = ["--ray"] if ray else []
-        entries[f"{name} under Ray Train" if ray else name] = {
-            "command": shlex.join(
-                ["python", "-m", "tests.benchmarks.processor", *options, "STORES", name]
-            ),
+        entries[f"{name} under Ray Train" if given.ray else name] = {
+            "command": shlex.join(["python", "-m", "tests.benchmarks.processor", *told, name]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
