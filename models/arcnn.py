@@ -8,14 +8,15 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.stack import Init, initialise, run_stack
+from models.stack import Border, Init, check_border, initialise, run_stack
 
 
 class ARCNN(nn.Module):
     """Four convolutions with ReLU between them that give the image itself, no residual.
 
     Input (N, 1, H, W) float in [0, 1], H and W at least 8; output the same shape, unclipped.
-    Every layer sees its input with the border pixels repeated, as in the authors' test code.
+    Every layer sees its input with the border pixels repeated, as in the authors' test code, unless
+    `border` says otherwise.
     106,561 parameters.
     """
 
@@ -23,7 +24,13 @@ class ARCNN(nn.Module):
     receptive_field: ClassVar[int] = 19
     multiple: ClassVar[int] = 1
 
-    def __init__(self, *, shrink_in_training: bool = False, init: Init = "paper") -> None:
+    def __init__(
+        self,
+        *,
+        shrink_in_training: bool = False,
+        init: Init = "paper",
+        border: Border = "layers",
+    ) -> None:
         """Create the layers.
 
         Args:
@@ -31,9 +38,12 @@ class ARCNN(nn.Module):
                 that 32x32 becomes the 20x20 centre of the paper's loss.
             init: `paper` draws weights from a Gaussian of standard deviation 0.001, `he` from He
                 et al. (2015), which leaves the first plateau sooner. Biases are zero in both.
+            border: `image` repeats the border pixels of the image alone, by as much as all layers
+                take: no layer then sees anything that a network trained by shrinking has not.
         """
         super().__init__()
         self.shrink_in_training = shrink_in_training
+        self.border: Border = check_border(border)
         self.conv1 = nn.Conv2d(1, 64, 9)
         self.conv2 = nn.Conv2d(64, 32, 7)
         self.conv3 = nn.Conv2d(32, 16, 1)
@@ -44,9 +54,8 @@ class ARCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Restore `x`: (N, 1, H, W) -> (N, 1, H, W), or 12 less a side when it shrinks."""
         shrink = self.training and self.shrink_in_training
-        return run_stack(
-            x, (self.conv1, self.conv2, self.conv3, self.conv4), self.activation, shrink=shrink
-        )
+        convs = (self.conv1, self.conv2, self.conv3, self.conv4)
+        return run_stack(x, convs, self.activation, shrink=shrink, border=self.border)
 
 
 class DeepARCNN(nn.Module):
@@ -59,16 +68,24 @@ class DeepARCNN(nn.Module):
     receptive_field: ClassVar[int] = 21
     multiple: ClassVar[int] = 1
 
-    def __init__(self, *, shrink_in_training: bool = False, init: Init = "paper") -> None:
+    def __init__(
+        self,
+        *,
+        shrink_in_training: bool = False,
+        init: Init = "paper",
+        border: Border = "layers",
+    ) -> None:
         """Create the layers.
 
         Args:
             shrink_in_training: in training mode only the second and third layers are padded (by 3
                 zeros and 1), so that 32x32 becomes the 20x20 centre of the paper's loss.
             init: see ARCNN.
+            border: see ARCNN.
         """
         super().__init__()
         self.shrink_in_training = shrink_in_training
+        self.border: Border = check_border(border)
         self.conv1 = nn.Conv2d(1, 64, 9)
         self.conv2 = nn.Conv2d(64, 32, 7)
         self.conv3 = nn.Conv2d(32, 16, 3)
@@ -81,7 +98,7 @@ class DeepARCNN(nn.Module):
         """Restore `x`: (N, 1, H, W) -> (N, 1, H, W), or 12 less a side when it shrinks."""
         convs = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)
         shrink = self.training and self.shrink_in_training
-        return run_stack(x, convs, self.activation, shrink=shrink)
+        return run_stack(x, convs, self.activation, shrink=shrink, border=self.border)
 
 
 class DeepARCNN1x1(nn.Module):
@@ -94,10 +111,17 @@ class DeepARCNN1x1(nn.Module):
     receptive_field: ClassVar[int] = 19
     multiple: ClassVar[int] = 1
 
-    def __init__(self, *, shrink_in_training: bool = False, init: Init = "paper") -> None:
+    def __init__(
+        self,
+        *,
+        shrink_in_training: bool = False,
+        init: Init = "paper",
+        border: Border = "layers",
+    ) -> None:
         """Create the layers; the options are those of ARCNN."""
         super().__init__()
         self.shrink_in_training = shrink_in_training
+        self.border: Border = check_border(border)
         self.conv1 = nn.Conv2d(1, 64, 9)
         self.conv2 = nn.Conv2d(64, 32, 7)
         self.conv3 = nn.Conv2d(32, 16, 1)
@@ -110,4 +134,4 @@ class DeepARCNN1x1(nn.Module):
         """Restore `x`: (N, 1, H, W) -> (N, 1, H, W), or 12 less a side when it shrinks."""
         convs = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)
         shrink = self.training and self.shrink_in_training
-        return run_stack(x, convs, self.activation, shrink=shrink)
+        return run_stack(x, convs, self.activation, shrink=shrink, border=self.border)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Init = Literal["paper", "he"]
+Border = Literal["layers", "image"]
+"""Where border pixels are repeated: around the input of every layer, or around the image alone."""
 
 
 def initialise(convs: Sequence[nn.Conv2d], init: Init) -> None:
@@ -27,21 +29,39 @@ def initialise(convs: Sequence[nn.Conv2d], init: Init) -> None:
 
 
 def run_stack(
-    x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module, *, shrink: bool
+    x: Tensor,
+    convs: Sequence[nn.Conv2d],
+    activation: nn.Module,
+    *,
+    shrink: bool,
+    border: Border = "layers",
 ) -> Tensor:
     """Return the stack's output of the input's size, or its unpadded centre with `shrink`."""
-    run = _run_centre if shrink else _run_same
-    return run(x, convs, activation)
+    if shrink:
+        return _run_centre(x, convs, activation)
+    return _run_same(x, convs, activation, border)
 
 
-def _run_same(x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module) -> Tensor:
-    """Return the stack's output of the input's size: every layer sees the border pixels repeated.
+def check_border(border: Border) -> Border:
+    """Return what was given. Raises ValueError for anything but a Border."""
+    if border not in get_args(Border):
+        raise ValueError(f"border {border!r}: choose one of {list(get_args(Border))}")
+    return border
+
+
+def _run_same(
+    x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module, border: Border
+) -> Tensor:
+    """Return the stack's output of the input's size, of repeated border pixels.
 
     (N, C, H, W) -> (N, C', H, W). The activation follows every layer but the last.
     """
-    for conv in convs[:-1]:
-        x = activation(conv(_replicate(x, conv.kernel_size[0] // 2)))
-    return convs[-1](_replicate(x, convs[-1].kernel_size[0] // 2))
+    pads = [conv.kernel_size[0] // 2 for conv in convs]
+    if border == "image":
+        pads = [sum(pads), *[0] * (len(convs) - 1)]
+    for conv, pad in zip(convs[:-1], pads[:-1], strict=True):
+        x = activation(conv(_replicate(x, pad)))
+    return convs[-1](_replicate(x, pads[-1]))
 
 
 def _run_centre(x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module) -> Tensor:
@@ -56,4 +76,6 @@ def _run_centre(x: Tensor, convs: Sequence[nn.Conv2d], activation: nn.Module) ->
 
 
 def _replicate(x: Tensor, pixels: int) -> Tensor:
+    if not pixels:
+        return x
     return F.pad(x, (pixels,) * 4, mode="replicate")

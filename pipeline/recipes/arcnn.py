@@ -20,6 +20,7 @@ CAFFE_LR_SCALE = 20 * 20 / 2  # Caffe's loss is the sum over 20x20 pixels / 2, o
 PATCHES = PatchSpec(side=32, stride=10, qfs=QFS, degradation="patch")
 VALIDATION_SET = "bsds500:val"
 RESCALED_PATCHES = PatchSpec(side=32, stride=8, qfs=(10,), degradation="rescaled")
+FAST = MappingProxyType({"shrink_in_training": True, "init": "he", "border": "image"})
 
 CONVERGENCE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -105,7 +106,7 @@ def _fast(qf: int) -> Recipe:
         qf,
         fast_stage(steps=20_000, batch=128, loss="centre_mse", clip_norm=1.0),
         patches=PATCHES,
-        options={"shrink_in_training": True, "init": "he"},
+        options=dict(FAST),
         source="The network and patches of Dong et al. 2015 with Muon (chosen here)",
     )
 
@@ -115,7 +116,7 @@ def _blind() -> Recipe:
     return blind_recipe(
         "arcnn",
         fast_stage(steps=40_000, batch=64, loss="centre_mse", clip_norm=1.0, side=48),
-        options={"shrink_in_training": True, "init": "he"},
+        options=dict(FAST),
         source="The network of Dong et al. 2015 on mixed quality factors (chosen here)",
     )
 

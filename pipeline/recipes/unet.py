@@ -28,15 +28,16 @@ def blind() -> Recipe:
 
     Larger crops show the network more of its surroundings, towards the end.
     """
-    first = _stage(name="small", steps=24_000, batch=64, lr=2.5e-3)
-    first = replace(first, schedule="constant", warmup_steps=300)
+    first = _stage(name="small", steps=3_180, batch=192, lr=2.5e-3)
+    first = replace(first, schedule="constant", warmup_steps=159)
+    last = _stage(name="large", steps=2_120, batch=96, lr=2.5e-3, side=128)
     return Recipe(
         name="unet-blind",
         architecture="unet",
         patches=ORIGINALS,
         qfs=FRESH_QFS,
         frequent_qfs=FREQUENT_QFS,
-        stages=(first, _stage(name="large", steps=8_000, batch=32, lr=2.5e-3, side=128)),
+        stages=(first, replace(last, warmup_steps=53)),
         ema_decay=0.999,
         source=(
             "Chosen here. Muon was held against AdamW over 500 steps; rate, batch and crops were "
@@ -52,7 +53,7 @@ def next_cycle() -> Recipe:
     other, on whatever machine there is.
     """
     first = blind()
-    stage = _stage(steps=4_500, batch=8, lr=8e-4, side=128)
+    stage = _stage(steps=6_600, batch=96, lr=1.5e-3, side=128)
     return replace(
         first, name="unet-next-blind", stages=(stage,), init_from=Transfer(recipe=first.name)
     )
