@@ -14,8 +14,8 @@ from storage import files
 from storage.gate import GateScores
 
 ZOO = PROJECT / "models" / "zoo"
-PREFERRED = ("unet-small-blind", "unet-tiny-blind", "quickres-blind", "quickres-qf10")
-"""The shipped networks by their scores on LIVE1, the best first."""
+PREFERRED = ("unet-blind", "unet-small-blind", "unet-tiny-blind")
+"""The shipped networks that come before the others, the best first."""
 RECORD = ZOO / "precision.json"
 """Name -> SHA-256 of a shipped file, and the most PSNR in dB that its network loses by bfloat16 on
 LIVE1, at one of its quality factors that photographs are restored at (pipeline.restore.GOOD_QF and

@@ -78,7 +78,7 @@ REFUSED = [
     (("a",), "output"),
     (("a", "-o", "out", "--max-pixels", "0"), "greater than or equal to 1"),
     (("a", "-o", "out", "--format", "gif"), "png"),
-    (("a", "-o", "out", "--model", "nix"), "unet-small-blind"),
+    (("a", "-o", "out", "--model", "nix"), "unet-blind"),
     (("a", "-o", "out", "--model", "models:/nix@champion"), "no registry at sqlite"),
 ]
 
@@ -114,7 +114,7 @@ def test_a_folder_keeps_its_tree_and_the_summary_names_networks_and_what_was_ski
         *("cut.png", "deep/down/Twenty.png", "deep/grey.png", "good.png", "ten.png"),
     ]
     told = " ".join(answer.out.split())
-    assert "unet-small-blind (shipped) 4 10 to 30" in told
+    assert "unet-blind (shipped) 4 10 to 30" in told
     assert "none: left as they are 1 97" in told
     assert "truncated" in told
     assert "in/cmyk.jpg colour model: CMYK" in told
@@ -160,7 +160,7 @@ def test_one_file_becomes_what_its_name_says(answers, folder):
     answer = answers["in/ten.jpg", "-o", "new/one.jpg", "--json"]
     assert answer.code == 0
     row = rows(answer)["in/ten.jpg"]
-    assert row["network"] == "unet-small-blind (shipped)"
+    assert row["network"] == "unet-blind (shipped)"
     assert (row["qf"], row["exact"], row["width"], row["height"]) == (10, True, 150, 120)
     assert Image.open(folder / "new/one.jpg").format == "JPEG"
     assert answers["in/ten.jpg", "-o", "new/one.png"].code == 0
@@ -234,7 +234,7 @@ CHAMPIONS = {
     "qfactory-quickres-rescaled-qf20": 40.0,
     "qfactory-quickres-qf20": 30.5,
 }
-"""Their PSNR on LIVE1; the shipped unet-small-blind has 29.33 dB at QF 10 and 31.71 at QF 20."""
+"""Their PSNR on LIVE1; the shipped unet-blind has 29.46 dB at QF 10 and 31.84 at QF 20."""
 BY_REGISTRY = [
     ("in", "-o", "out", "--json"),
     ("a", "-o", "asked", "--model", "qfactory-quickres-qf10@champion", "--json"),
@@ -249,8 +249,8 @@ def test_champions_are_used_for_their_quality_factor_and_what_is_missing_is_list
     found = rows(told[0])
     champion = "models:/qfactory-quickres-qf10/1 (@champion)"
     assert found["in/ten.jpg"]["network"] == champion
-    assert found["in/deep/down/Twenty.JPEG"]["network"] == "unet-small-blind (shipped)"
-    weak = "models:/qfactory-quickres-qf20/1 has 30.50 dB on live1 QF20, the shipped unet-small"
+    assert found["in/deep/down/Twenty.JPEG"]["network"] == "unet-blind (shipped)"
+    weak = "models:/qfactory-quickres-qf20/1 has 30.50 dB on live1 QF20, the shipped unet-blind"
     assert weak in told[0].err
     assert rows(told[1])["a/one.jpg"]["network"] == champion
     assert told[1].code == 0
@@ -259,7 +259,7 @@ def test_champions_are_used_for_their_quality_factor_and_what_is_missing_is_list
     assert "has no version 7; there are [1]" in told[3].err
     assert f"there are {sorted(CHAMPIONS)}" in told[4].err
     assert [answer.code for answer in told[2:]] == [2, 2, 2]
-    assert "Shipped networks: unet-small-blind, unet-tiny-blind" in told[4].err
+    assert "Shipped networks: unet-blind, unet-small-blind, unet-tiny-blind" in told[4].err
     assert not (registered / "no").exists()
 
 
@@ -269,7 +269,7 @@ def test_a_registry_that_does_not_answer_leaves_the_shipped_networks(tmp_path):
     (tmp_path / "workspace" / "mlflow.db").write_bytes(b"no database" * 99)
     answer = several(tmp_path, [("restore", "a", "-o", "out", "--json")])[0]
     assert answer.code == 0
-    assert rows(answer)["a/one.jpg"]["network"] == "unet-small-blind (shipped)"
+    assert rows(answer)["a/one.jpg"]["network"] == "unet-blind (shipped)"
 
 
 def test_one_files_error_is_its_own_and_long_names_are_no_error(tmp_path):
@@ -318,7 +318,7 @@ def test_a_registered_network_whose_files_are_gone_is_named_before_any_file(regi
     assert not (registered / "no").exists()
     assert chosen.code == 0
     row = rows(chosen)["a/one.jpg"]
-    assert row["network"] == "unet-small-blind (shipped)"
+    assert row["network"] == "unet-blind (shipped)"
     assert "models:/qfactory-quickres-qf10/1 (@champion) could not be opened" in row["notes"][0]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from skimage import data
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.arcnn import ARCNN, DeepARCNN, DeepARCNN1x1
 from models.cascnn import CASCNN
@@ -118,6 +119,20 @@ def test_what_is_trained_on_the_centre_is_what_restores_it(network):
     with torch.no_grad():
         centre, whole = trained.train()(x), trained.eval()(x)
     torch.testing.assert_close(centre[..., 7:-7, 7:-7], whole[..., 13:-13, 13:-13])
+
+
+@pytest.mark.parametrize("network", [ARCNN, DeepARCNN, DeepARCNN1x1])
+def test_a_border_of_the_image_is_what_a_larger_image_of_repeated_pixels_gives(network):
+    torch.manual_seed(0)
+    layers, image = network(init="he").double(), network(init="he", border="image").double()
+    image.load_state_dict(layers.state_dict())
+    x = torch.rand(1, 1, 24, 17, dtype=torch.double)
+    larger = functional.pad(x, (20,) * 4, mode="replicate")
+    with torch.no_grad():
+        torch.testing.assert_close(image(x), layers(larger)[..., 20:-20, 20:-20])
+        assert not torch.allclose(image(x), layers(x))
+    with pytest.raises(ValueError, match="border 'zeros': choose one of"):
+        network(border="zeros")
 
 
 @pytest.mark.parametrize("network", [DeepARCNN, DeepARCNN1x1])

@@ -208,6 +208,7 @@ def test_a_shipped_file_that_is_not_the_recorded_one_is_refused(tmp_path, monkey
             refused()
     found = {network.name for network in available_networks()}
     assert {name for name in found if name.endswith("(shipped)")} == {
+        "unet-blind (shipped)",
         "unet-small-blind (shipped)",
         "unet-tiny-blind (shipped)",
         "quickres-blind (shipped)",

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from models import build_model, layer_names, needs_table, transfer_layers
+from models import ARCHITECTURES, build_model, layer_names, needs_table, transfer_layers
 from models.losses import LOG_MSE_FLOOR, LOSSES
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.arcnn import CONVERGENCE
@@ -114,11 +114,24 @@ def test_one_store_serves_every_standard_arcnn_and_srcnn_and_another_every_quick
         assert len(specs) == 1
 
 
+WITH_MUON = {
+    "dncnn",
+    "dcrn",
+    "cascnn",
+    "dmcnn",
+    "l4",
+    "l8",
+    *(a for a in ARCHITECTURES if "arcnn" in a),
+}
+"""The networks for which Muon was held against AdamW, and their kin."""
+
+
 @pytest.mark.parametrize("name", [name for name in sorted(RECIPES) if "-fast-" in name])
-def test_a_fast_recipe_averages_the_weights_of_adamw_on_augmented_patches(name):
+def test_a_fast_recipe_averages_weights_on_augmented_patches(name):
     recipe = RECIPES[name]
     assert recipe.ema_decay == pytest.approx(0.999)
-    assert {stage.optimizer for stage in recipe.stages} == {"adamw"}
+    optimizer = "muon" if recipe.architecture in WITH_MUON else "adamw"
+    assert {stage.optimizer for stage in recipe.stages} == {optimizer}
     assert recipe.stages[-1].schedule == "cosine"
     assert all(stage.augment for stage in recipe.stages)
 
