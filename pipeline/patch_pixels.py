@@ -41,7 +41,8 @@ class PatchPixels:
     def held(self, rows: np.ndarray, quality: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (original, degraded) of rows, (N, side, side) uint8; all are held from now on.
 
-        `rows` (N,) int64 count over the groups, `quality` (N,) uint8 says which quality factor.
+        Without quality factors degraded is empty. `rows` (N,) int64 count over the groups,
+        `quality` (N,) uint8 says which quality factor.
         """
         if self._held is None:
             self._held = self._read_all()
@@ -108,9 +109,11 @@ class PatchPixels:
                     yield position, columns
 
     def _buffers(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        shape = (rows, self._store.spec.side, self._store.spec.side)
+        side = self._store.spec.side
+        compressed = rows if len(self._columns) > 1 else 0
         original, degraded = (
-            torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned) for _ in range(2)
+            torch.empty((count, side, side), dtype=torch.uint8, pin_memory=self._pinned)
+            for count in (rows, compressed)
         )
         return original, degraded
 

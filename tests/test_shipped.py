@@ -1,6 +1,7 @@
 """What ships: recorded scores are those of the files, and a file that scores otherwise is told."""
 
 import json
+import re
 
 import pytest
 
@@ -40,3 +41,19 @@ def test_scores_are_made_again_and_held_against_the_record(zoo, capsys, wrong_db
     assert told["set"] == "sample:test"
     assert told["difference"] == pytest.approx(-wrong_db, abs=0.005)
     assert code == (DIFFERS if wrong_db else 0)
+
+
+def test_the_table_of_the_zoo_says_what_is_recorded():
+    told, name = {}, ""
+    for line in (shipped.ZOO / "README.md").read_text().splitlines():
+        cells = [cell.strip(" `") for cell in line.strip("|").split("|")]
+        if re.fullmatch(r"(LIVE1|Classic5) \d+", cells[1] if len(cells) == 9 else ""):
+            name = cells[0] or name
+            dataset, qf = cells[1].split()
+            told[name, dataset.lower(), int(qf)] = (cells[3], cells[5])
+    assert {name for name, *_ in told} == set(shipped_weights())
+    for (name, dataset, qf), (psnr, difference) in told.items():
+        (row,) = (r for r in recorded_rows(name) if (r["dataset"], r["qf"]) == (dataset, qf))
+        assert psnr == f"{row['psnr']:.2f}"
+        papers = [paper["psnr"] for paper in row["published"] if paper["psnr"] is not None]
+        assert difference == (f"{row['psnr'] - papers[0]:+.2f}" if papers else "")

@@ -1,13 +1,14 @@
 """What bfloat16 costs and saves the shipped networks: PSNR and seconds on LIVE1, beside float32.
 
-Usage: QFACTORY_DATASETS=FOLDER python -m tests.benchmarks.precision [NAME...]
+Usage: QFACTORY_DATASETS=FOLDER python -m tests.benchmarks.precision [--qf QF,QF...] [NAME...]
 
 Each network, or those named, restores every image at those of its quality factors that are in QFS,
-in float32 and in bfloat16 right after. The most that it loses at one of those that `restore` uses
-it at, up to GOOD_QF, goes to models/zoo/precision.json with the SHA-256 of its file; all numbers go
-to results/precision.json. It takes a processor that computes in bfloat16.
+or are asked for, in float32 and in bfloat16 right after. The most that it loses at one of those
+that `restore` uses it at, up to GOOD_QF, goes to models/zoo/precision.json with the SHA-256 of its
+file; all numbers go to results/precision.json. It takes a processor that computes in bfloat16.
 """
 
+import argparse
 import hashlib
 import json
 import sys
@@ -86,11 +87,15 @@ def row_of(scores: Scores, clocks: Mapping[Precision, Clock]) -> dict[str, objec
     return {"bfloat16_loss_db": losses, "seconds_per_mpx": seconds}
 
 
-def main(names: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Measure, and write both files; what they hold of other networks stays."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.precision")
+    parser.add_argument("--qf", type=lambda text: [int(qf) for qf in text.split(",")], default=())
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args(arguments)
     choose_precision("bfloat16", torch.device("cpu"))
     shipped = shipped_weights()
-    found = {name: measure(shipped[name]) for name in names or shipped}
+    found = {name: measure(shipped[name], given.qf) for name in given.names or shipped}
     kept = {name: one for name, one in json.loads(RECORD.read_text()).items() if name in shipped}
     record = kept | {
         name: {"sha256": sha256_of(name), "bfloat16_loss_db": round(loss_db(used_at(scores)), 5)}
