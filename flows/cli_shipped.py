@@ -56,7 +56,7 @@ def _row(name: str, recorded: Mapping) -> Row:
         "qf": recorded["qf"],
         "": name,
         **{metric: round(recorded[metric], 4) for metric in ("psnr", "ssim", "psnr_b")},
-        "published": "" if paper is None else f"{paper['psnr']} ({paper['paper']})",
+        "published": "" if paper is None else f"{paper['psnr']:.2f} ({paper['paper']})",
         "ours less it": "" if paper is None else round(recorded["psnr"] - paper["psnr"], 2),
     }
 

@@ -16,7 +16,10 @@ from rich.text import Text
 
 LINE_EVERY_S = 5.0
 HEADINGS = {"ssim_gaussian": "ssim gauss.", "seconds_per_mpx": "s/Mpx"}
-DIGITS = {"psnr": 2, "psnr_b": 2, "ssim": 4, "ssim_gaussian": 4, "bpp": 3, "gain": 2, "MB": 1}
+DIGITS = {
+    **dict.fromkeys(("psnr", "psnr_b", "gain", "ours less it"), 2),
+    **{"ssim": 4, "ssim_gaussian": 4, "bpp": 3, "MB": 1},
+}
 """Behind the point, by column: dB have two."""
 PROSE = frozenset({"what", "why", "note", "reason", "value", "as"})
 """Columns of sentences, which may wrap between words; PROSE_WIDTH characters are the least."""
