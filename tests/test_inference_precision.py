@@ -211,6 +211,7 @@ def test_a_shipped_file_that_is_not_the_recorded_one_is_refused(tmp_path, monkey
         "unet-blind (shipped)",
         "unet-small-blind (shipped)",
         "unet-tiny-blind (shipped)",
+        "dncnn-fast-blind (shipped)",
         "quickres-blind (shipped)",
     }
 
