@@ -19,8 +19,8 @@ from pipeline.charts import (
     scatter_chart,
     scripts,
 )
+from tests.browsers import chromium_path
 
-BROWSER = "chromium"
 CURVES = {"up": [(0, 20.0), (10, 28.0)], "flat": [(0, 24.0), (10, 24.0)]}
 
 
@@ -191,7 +191,7 @@ def test_a_page_with_the_scripts_draws_a_chart_and_leaves_three_names(tmp_path):
     )
     done = subprocess.run(
         [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
+            chromium_path(), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
             f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
         ],
         capture_output=True, text=True, timeout=120,

@@ -1,18 +1,14 @@
 """The report in a real browser: divider, zoom, sorting, no request, no error, wide and narrow."""
 
-import os
 from pathlib import Path
-from shutil import which
 from urllib.parse import urlsplit
 
 import pytest
 
 from pipeline.report_charts import charts_of
 from pipeline.report_page import save_page
+from tests.browsers import NEEDED, chromium_path
 from tests.reports import whole_report
-
-NEEDED = os.environ.get("QFACTORY_NEEDS_CHROMIUM", "") not in ("", "0")
-"""Whether a missing browser is a failure; the continuous integration says so."""
 
 if NEEDED:
     from playwright import sync_api as playwright
@@ -20,7 +16,6 @@ else:
     playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -35,9 +30,7 @@ PATIENCE_MS = 90_000
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium of this machine."""
-    found = next(filter(None, map(which, BROWSERS)), None)
-    if found is None:
-        (pytest.fail if NEEDED else pytest.skip)(f"none of {', '.join(BROWSERS)} is on the PATH")
+    found = chromium_path()
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(
             executable_path=found, args=ARGUMENTS, timeout=PATIENCE_MS
