@@ -191,7 +191,8 @@ def test_a_page_with_the_scripts_draws_a_chart_and_leaves_three_names(tmp_path):
     )
     done = subprocess.run(
         [
-            chromium_path(), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
+            chromium_path(), "--headless", "--no-sandbox", "--disable-gpu",
+            "--virtual-time-budget=20000",
             f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
         ],
         capture_output=True, text=True, timeout=120,
