@@ -54,7 +54,7 @@ def open_network(network: str, precision: PrecisionChoice = "float32") -> OpenNe
         return OpenNetwork(
             restorer=network_restorer(module, device, precision=chosen),
             architecture=origin.architecture,
-            label=_label(origin.recipe, chosen),
+            label=_label(network if network in shipped_weights() else origin.recipe, chosen),
             qfs=origin.qfs,
             made_by=origin,
             precision=chosen,

@@ -172,5 +172,5 @@ def describe(result: RestoredBatch) -> None:
         f"{result.outputs}: {result.restored:,} restored, {result.skipped:,} were done before, "
         f"{result.failed:,} failed; {result.manifest}"
     )
-    description = f"{result.outputs}, restored with {result.networks}"
+    description = f"{result.outputs}, the networks to choose from: {result.networks}"
     create_table_artifact(table_of(result), key="restored-batch", description=description)
