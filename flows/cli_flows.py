@@ -29,7 +29,7 @@ def restore_batch(*arguments: Any, json: bool = False, **options: Any) -> int:  
         print_json(asdict(result))
     else:
         show_table(table_of(result))
-        out.print(f"\n{result.manifest}: a row a photograph, each by one of {result.networks}")
+        out.print(f"\n{result.manifest}: a row a photograph; to choose from: {result.networks}")
     return 1 if result.failed else 0
 
 

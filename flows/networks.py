@@ -45,16 +45,15 @@ def open_network(network: str, precision: PrecisionChoice = "float32") -> OpenNe
     """
     if network == JPEG:
         return OpenNetwork(restorer=None, architecture=JPEG, label="JPEG")
-    if network in shipped_weights() or (
-        not network.startswith("models:/") and files.exists(network)
-    ):
+    ships = network in shipped_weights()
+    if ships or (not network.startswith("models:/") and files.exists(network)):
         weights, device = weights_of(network), best_device()
         origin, module = load_network(weights)
         chosen = inference_precision(precision, device, shipped_loss_db(digest_of(weights)))
         return OpenNetwork(
             restorer=network_restorer(module, device, precision=chosen),
             architecture=origin.architecture,
-            label=_label(network if network in shipped_weights() else origin.recipe, chosen),
+            label=_label(network if ships else origin.recipe, chosen),
             qfs=origin.qfs,
             made_by=origin,
             precision=chosen,

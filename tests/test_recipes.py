@@ -123,7 +123,7 @@ WITH_MUON = {
     "l8",
     *(a for a in ARCHITECTURES if "arcnn" in a),
 }
-"""The networks for which Muon was held against AdamW, and their kin."""
+"""Muon was held against AdamW for AR-CNN, DnCNN and DCRN; the others were trained with it alone."""
 
 
 @pytest.mark.parametrize("name", [name for name in sorted(RECIPES) if "-fast-" in name])

@@ -6,7 +6,7 @@ from storage.schema import PatchSpec
 
 QFS = (10, 20, 40, 60, 80)
 EASY_QF = 20
-FAST_LR = 5e-4  # with four times as much the network blows up in places after 3,700 steps
+LOWER_LR = 5e-4  # with four times as much the network blows up in places after 3,700 steps
 PATCHES = PatchSpec(side=120, stride=40, qfs=QFS, degradation="image")
 
 
@@ -80,9 +80,9 @@ def _fast_stages() -> tuple[Stage, ...]:
             steps=10_000,
             batch=20,
             loss="multi_scale_mse",
-            lr=FAST_LR,
+            lr=LOWER_LR,
             schedule="constant",
             clip_norm=1.0,
         ),
-        fast_stage(name="image", steps=30_000, batch=20, loss="mse", lr=FAST_LR, clip_norm=1.0),
+        fast_stage(name="image", steps=30_000, batch=20, loss="mse", lr=LOWER_LR, clip_norm=1.0),
     )

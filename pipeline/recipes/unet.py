@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pipeline.recipes.base import Recipe, Stage, Transfer
+from pipeline.recipes.base import Recipe, ScheduleName, Stage, Transfer
 from pipeline.recipes.shared import FREQUENT_QFS, FRESH_QFS, ORIGINALS
 from storage.schema import PatchSpec
 
@@ -28,16 +28,17 @@ def blind() -> Recipe:
 
     Larger crops show the network more of its surroundings, towards the end.
     """
-    first = _stage(name="small", steps=3_180, batch=192, lr=2.5e-3)
-    first = replace(first, schedule="constant", warmup_steps=159)
-    last = _stage(name="large", steps=2_120, batch=96, lr=2.5e-3, side=128)
+    first = _stage(
+        name="small", steps=3_180, batch=192, lr=2.5e-3, schedule="constant", warmup_steps=159
+    )
+    last = _stage(name="large", steps=2_120, batch=96, lr=2.5e-3, side=128, warmup_steps=53)
     return Recipe(
         name="unet-blind",
         architecture="unet",
         patches=ORIGINALS,
         qfs=FRESH_QFS,
         frequent_qfs=FREQUENT_QFS,
-        stages=(first, replace(last, warmup_steps=53)),
+        stages=(first, last),
         ema_decay=0.999,
         source=(
             "Chosen here. Muon was held against AdamW over 500 steps; rate, batch and crops were "
@@ -106,7 +107,7 @@ def small_next_cycle() -> Recipe:
 
 def quick(qf: int) -> Recipe:
     """Return the recipe for one quality factor that takes about 40 seconds on two CPU cores."""
-    stage = replace(_stage(steps=1_050, batch=8, lr=3e-3), warmup_steps=50, side=None)
+    stage = _stage(steps=1_050, batch=8, lr=3e-3, warmup_steps=50, side=None)
     return Recipe(
         name=f"unet-quick-qf{qf}",
         architecture="unet",
@@ -120,7 +121,14 @@ def quick(qf: int) -> Recipe:
 
 
 def _stage(
-    *, steps: int, batch: int, lr: float, name: str = "restore", side: int | None = 96
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    name: str = "restore",
+    side: int | None = 96,
+    schedule: ScheduleName = "cosine",
+    warmup_steps: int = 100,
 ) -> Stage:
     return Stage(
         name=name,
@@ -132,8 +140,8 @@ def _stage(
         last_layer_lr_scale=0.5,
         weight_decay=1e-4,
         clip_norm=1.0,
-        schedule="cosine",
-        warmup_steps=100,
+        schedule=schedule,
+        warmup_steps=warmup_steps,
         side=side,
         augment=True,
     )
