@@ -16,6 +16,7 @@ from models import ARCHITECTURES
 LOOP = ("pipeline.training", "models.transfer")  # the latter through the list of networks
 SCORING = ("pipeline.evaluate",)
 FOLLOWED = ("models", "pipeline")
+OURS = (*FOLLOWED, "storage")
 LISTS = ("models", "pipeline", "pipeline.recipes")
 """Packages whose `__init__` only lists what there is: a new network changes no other's weights."""
 
@@ -28,8 +29,9 @@ def code_fingerprint(architecture: str) -> str:
     pipeline/ that these import, directly or not: the losses, the loader and its plan of an epoch,
     the loop, the optimisers, what a recipe is, how weights are saved. torch's version counts too.
     The lists of networks and of recipes do not count, nor does storage/, whose part of the result
-    is the patches themselves (the store version's content). Comments, docstrings and layout do not
-    count.
+    is the patches themselves (the store version's content). What the code says counts, not where
+    it stands: comments, docstrings, layout, the order of definitions, the names of our modules and
+    what they import of each other do not, so that moving a file makes nobody train again.
     """
     return _fingerprint(ARCHITECTURES[architecture].__module__, *LOOP)
 
@@ -47,24 +49,24 @@ def evaluation_fingerprint() -> str:
 
 
 def _fingerprint(*starts: str) -> str:
-    modules = sources_of(*starts)
-    digest = hashlib.sha256(torch.__version__.encode())
-    for name in sorted(modules):
-        digest.update(f"\n{name}\n{_statements(modules[name])}".encode())
-    return digest.hexdigest()
+    said = {one for path in sources_of(*starts).values() for one in statements_of(path)}
+    return hashlib.sha256("\n".join([torch.__version__, *sorted(said)]).encode()).hexdigest()
 
 
-def _statements(path: Path) -> str:
-    """Return what a file does, without comments and strings that stand alone."""
+def statements_of(path: Path) -> list[str]:
+    """Return a file's definitions, without strings that stand alone and imports of our own code."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [part for part in body if not _is_string(part)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+            node.body = [part for part in body if not _says_nothing(part)]  # type: ignore[attr-defined]
+    return [ast.dump(part) for part in tree.body]
 
 
-def _is_string(node: ast.AST) -> bool:
+def _says_nothing(node: ast.AST) -> bool:
+    """Tell whether a statement is a string that stands alone, or an import of our own code."""
+    if isinstance(node, ast.ImportFrom):
+        return node.level > 0 or str(node.module).split(".")[0] in OURS
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)

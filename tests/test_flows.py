@@ -27,6 +27,7 @@ from pipeline.code_fingerprint import (
     code_fingerprint,
     evaluation_fingerprint,
     sources_of,
+    statements_of,
 )
 from pipeline.datasets import evaluation_hashes, list_images
 from pipeline.evaluate import compare, load_images
@@ -161,6 +162,24 @@ def test_the_code_fingerprint_covers_what_decides_the_weights_and_no_other_netwo
     assert "pipeline.recipes.base" in modules
     assert not {"models.quickres", "pipeline.recipes.arcnn", "pipeline.evaluate"} & set(modules)
     assert code_fingerprint("arcnn") != code_fingerprint("quickres")
+
+
+def test_code_that_moved_has_the_fingerprint_that_it_had(tmp_path):
+    def said(text):
+        (tmp_path / "module.py").write_text(text)
+        return sorted(statements_of(tmp_path / "module.py"))
+
+    one = (
+        "from models.old import f\nimport torch\n\nSIDE = 8\n\ndef g(x):\n    return f(x) + SIDE\n"
+    )
+    moved = '"""Moved."""\nfrom pipeline.new.place import f\nimport torch\n\ndef g(x):\n    """Say."""\n    return f(x) + SIDE\n\nSIDE = 8\n'
+    assert said(one) == said(moved)
+    for old, new in (
+        ("SIDE = 8", "SIDE = 16"),
+        ("f(x)", "f(-x)"),
+        ("import torch", "import numpy"),
+    ):
+        assert said(one) != said(one.replace(old, new))
 
 
 def test_the_evaluation_fingerprint_covers_what_decides_scores():
