@@ -7,7 +7,6 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.model_steps import TrainedModel, TrainingPlan
 from flows.parameters import (
     ComparisonName,
     PrecisionChoice,
@@ -17,21 +16,22 @@ from flows.parameters import (
     Threads,
     Workers,
 )
-from flows.score_tables import Row, label_of
+from flows.planning.side_by_side import Outcome
+from flows.reporting.score_tables import Row, label_of
 from flows.settings import settings
-from flows.side_by_side import Outcome
+from flows.steps.study_parts import default_sets
+from flows.steps.study_results import StudyResult, raise_failures
+from flows.steps.train_and_score import TrainedModel, TrainingPlan
 from flows.study import run_study
-from flows.study_results import StudyResult, raise_failures
-from flows.study_steps import default_sets
 from models import build_model
-from models.complexity import total_memory_mb
-from pipeline import published
-from pipeline.charts import line_chart, save_png
+from models.measuring.complexity import total_memory_mb
+from pipeline.drawing.charts import line_chart, save_png
+from pipeline.evaluation import published
+from pipeline.evaluation.scores import Comparison, MeanScore
 from pipeline.recipes.base import Recipe
 from pipeline.recipes.comparisons import get_comparison, on_a_budget
-from pipeline.scores import Comparison, MeanScore
-from pipeline.training_job import TrainingError
-from storage.tracked_run import TrackedRun
+from pipeline.training.job import TrainingError
+from storage.tracking.tracked_run import TrackedRun
 
 COLUMNS = ("recipe", "parameters", "MB", "set", "qf", "psnr", "gain", "ssim", "psnr_b")
 
@@ -143,7 +143,7 @@ def draw_convergence(models: Sequence[TrainedModel], path: Path, title: str, psn
 
 
 def comparison_rows(recipes: Sequence[Recipe], result: StudyResult) -> tuple[Row, ...]:
-    """Return what every compared network costs (see models.complexity) and reaches.
+    """Return what every compared network costs (see models.measuring.complexity) and reaches.
 
     A recipe that was not trained has `failed` or `skipped` for its PSNR. What papers print of the
     same networks comes last, its SSIM only where it is the uniform one.

@@ -5,16 +5,16 @@ import re
 
 from prefect import flow
 
-from flows.data_steps import build_version, log_version, scan_sources
 from flows.pages import link_artifact
 from flows.parameters import Degradation, QualityFactors, Reference, Share, Side, Stride
 from flows.runtime import open_tracker, ray_session
 from flows.settings import settings
-from pipeline.build_store import MAX_REJECTED_SHARE
-from pipeline.datasets import FOLDER
+from flows.steps.store_building import build_version, log_version, scan_sources
+from pipeline.datasets.references import FOLDER
+from pipeline.patches.build_store import MAX_REJECTED_SHARE
 from storage import files
-from storage.patch_store import StoreVersion
-from storage.schema import PatchSpec
+from storage.patches.schema import PatchSpec
+from storage.patches.versions import StoreVersion
 
 DEFAULT_QFS = (10, 20, 30, 40)
 

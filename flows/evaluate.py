@@ -7,24 +7,24 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import reporting
 from flows.console import counted
-from flows.networks import OpenNetwork, open_network
 from flows.pages import link_artifact
 from flows.parameters import QualityFactors, Reference, References
+from flows.planning.kept_scores import score_beside_jpeg
+from flows.planning.named_networks import OpenNetwork, open_network
 from flows.progress import progress, say
 from flows.report import default_path, write_report
-from flows.report_networks import evaluation_report
+from flows.reporting.evaluation_report import evaluation_report
+from flows.reporting.score_tables import result_rows
 from flows.runtime import is_transient, open_tracker
-from flows.score_tables import result_rows
-from flows.scoring import score_beside_jpeg
 from flows.settings import git_commit, settings
-from pipeline import datasets
-from pipeline.degrade import STANDARD, Protocol
-from pipeline.evaluate import load_images
-from pipeline.precision import PrecisionChoice
-from pipeline.published import JPEG
-from pipeline.scores import Comparison, EvaluationResult
+from flows.steps import recording
+from pipeline.datasets import references
+from pipeline.evaluation.protocol import load_images
+from pipeline.evaluation.published import JPEG
+from pipeline.evaluation.scores import Comparison, EvaluationResult
+from pipeline.images.degrade import STANDARD, Protocol
+from pipeline.networks.devices import PrecisionChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,8 @@ def evaluate(
         scored = [score(network, opened, reference, qf, degradation) for reference in dataset]
         results = tuple(one.restored if isinstance(one, Comparison) else one for one in scored)
         for result in results:
-            reporting.log_result(run, result)
-            reporting.log_published(run, result, opened.architecture)
+            recording.log_result(run, result)
+            recording.log_published(run, result, opened.architecture)
         link_artifact(run)
         written = write_report(
             run,
@@ -119,7 +119,7 @@ def score(
 ) -> Comparison | EvaluationResult:
     """Score one network, beside JPEG, on one set at every quality factor; or JPEG alone."""
     root = settings().datasets_root
-    sources = datasets.list_images(dataset, root=root, purpose="evaluate")
+    sources = references.list_images(dataset, root=root, purpose="evaluate")
     with progress(f"evaluate {network} on {dataset}") as update:
         images = counted(load_images(sources), len(sources), update)
         found = score_beside_jpeg(opened, images, dataset, qfs, degradation)

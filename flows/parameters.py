@@ -10,13 +10,13 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import AfterValidator, Field, JsonValue
 
-from flows.recipe_graph import matching
-from pipeline import datasets
-from pipeline.precision import PrecisionChoice
+from flows.planning.recipe_graph import matching
+from pipeline.datasets import references
+from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.comparisons import COMPARISONS, get_comparison
-from pipeline.training import parse_seconds
-from storage.schema import Degradation
+from pipeline.training.train import parse_seconds
+from storage.patches.schema import Degradation
 
 __all__ = [
     "ComparisonName",
@@ -69,7 +69,7 @@ def _one_of(names: Sequence[str], *, unless: str, then: str = "") -> dict[str, J
 
 
 def _references() -> dict[str, JsonValue]:
-    splits = {name: dataset.splits for name, dataset in datasets.DATASETS.items()}
+    splits = {name: dataset.splits for name, dataset in references.DATASETS.items()}
     single = [*splits]
     single += [f"{name}:{split}" for name, known in splits.items() for split in known]
     several = (
@@ -82,7 +82,7 @@ def _references() -> dict[str, JsonValue]:
 
 Reference = Annotated[
     str,
-    _checked(datasets.parse),
+    _checked(references.parse),
     Field(
         description="A dataset: NAME, NAME:SPLIT+SPLIT or folder:PATH",
         json_schema_extra=_references(),

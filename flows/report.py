@@ -10,14 +10,14 @@ from prefect.artifacts import create_link_artifact
 
 from flows.pages import mlflow_command, mlflow_server
 from flows.progress import say
-from flows.report_networks import recorded_curves
-from flows.score_tables import label_of
+from flows.reporting.evaluation_report import recorded_curves
+from flows.reporting.score_tables import label_of
 from flows.settings import settings
-from pipeline.report import Report, ReportedNetwork, from_files, to_files
-from pipeline.report_page import Page, save_page
+from pipeline.reports.content import Report, ReportedNetwork, from_files, to_files
+from pipeline.reports.html import Page, save_page
 from pipeline.timings import timed
-from storage.recorded_runs import LATEST, REPORT_TAG, RecordedRun, RecordedRuns
-from storage.tracked_run import TrackedRun
+from storage.tracking.recorded_runs import LATEST, REPORT_TAG, RecordedRun, RecordedRuns
+from storage.tracking.tracked_run import TrackedRun
 
 FOLDER = "report"
 """Below a run's artifacts."""

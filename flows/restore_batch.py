@@ -9,16 +9,16 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from flows.network_sources import fetch, names_of, networks_for
+from flows.planning.network_files import fetch, names_of, networks_for
 from flows.progress import progress, say
 from flows.runtime import is_transient, ray_session
-from pipeline.batch_restore import restore_all
-from pipeline.batch_run import Batch, BatchProgress, BatchReport
-from pipeline.photo_files import Kind
-from pipeline.precision import PrecisionChoice
-from pipeline.restore import MAX_PIXELS
+from pipeline.networks.devices import PrecisionChoice
+from pipeline.restoring.batch_run import Batch, BatchProgress, BatchReport
+from pipeline.restoring.one_photograph import MAX_PIXELS
+from pipeline.restoring.photo_names import Kind
+from pipeline.restoring.ray_data import restore_all
 from pipeline.timings import timed
-from storage.batch_settings import UsedNetwork
+from storage.batches.batch_settings import UsedNetwork
 
 Place = Annotated[str, Field(min_length=1, description="A folder or bucket: a path, s3://, gs://")]
 Pixels = Annotated[int, Field(ge=1, description="Photographs with more pixels are refused")]

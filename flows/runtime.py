@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from flows.settings import settings
 from pipeline import cluster
 from pipeline.timings import timed
-from storage.tracking import Tracker
+from storage.tracking.tracker import Tracker
 
 COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another name there
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from storage import files, moved
+from storage import files
+from storage.tracking import moved_workspace
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -111,7 +112,7 @@ def prepare_environment() -> None:
     workspace that was moved follow it.
     """
     if settings().tracking_uri is None and settings().has_mlflow:
-        moved.follow(settings().root / "mlflow.db")
+        moved_workspace.follow(settings().root / "mlflow.db")
     if not settings().prefect_api_url:
         (settings().root / "prefect").mkdir(parents=True, exist_ok=True)
     embedded = {

@@ -5,9 +5,6 @@ from dataclasses import replace
 
 from prefect import flow
 
-from flows.data_steps import refuse_evaluation_images, scan_sources
-from flows.model_steps import TrainedModel, TrainingPlan, check_batches, use_gpus
-from flows.network_checks import check_networks
 from flows.parameters import (
     Name,
     PrecisionChoice,
@@ -18,20 +15,23 @@ from flows.parameters import (
     Threads,
     Workers,
 )
-from flows.recipe_graph import ordered_recipes
-from flows.registry_steps import are_trained, may_be_trained, tell_competitors
+from flows.planning.recipe_graph import ordered_recipes
+from flows.planning.side_by_side import Outcome
 from flows.report import WrittenReport
+from flows.reporting.study_report import report_study
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
-from flows.side_by_side import Outcome
-from flows.study_report import report_study
-from flows.study_results import StudyError, StudyResult, raise_failures, study_result
-from flows.study_steps import build_versions, default_sets, hashes_of, train_all
-from flows.validation_sets import build_validation, find_validation_sets, keep_apart
+from flows.steps.network_checks import check_networks
+from flows.steps.registration import are_trained, may_be_trained, tell_competitors
+from flows.steps.store_building import refuse_evaluation_images, scan_sources
+from flows.steps.study_parts import build_versions, default_sets, hashes_of, train_all
+from flows.steps.study_results import StudyError, StudyResult, raise_failures, study_result
+from flows.steps.train_and_score import TrainedModel, TrainingPlan, check_batches, use_gpus
+from flows.steps.validation_sets import build_validation, find_validation_sets, keep_apart
 from pipeline.recipes import Recipe
-from pipeline.room import Room
-from pipeline.train_job import cluster_room
-from storage.tracked_run import TrackedRun
+from pipeline.training.capacity import Room
+from pipeline.training.ray_train import cluster_room
+from storage.tracking.tracked_run import TrackedRun
 
 
 @flow(name="study", flow_run_name="{name}")

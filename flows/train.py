@@ -5,18 +5,7 @@ from dataclasses import dataclass, replace
 
 from prefect import flow
 
-from flows import reporting
 from flows.build_patches import chosen_store
-from flows.data_steps import refuse_evaluation_images
-from flows.model_steps import (
-    TrainedModel,
-    TrainingPlan,
-    check_batches,
-    score_and_register,
-    train_network,
-    training_name,
-)
-from flows.network_checks import check_networks
 from flows.pages import link_artifact
 from flows.parameters import (
     PrecisionChoice,
@@ -29,20 +18,31 @@ from flows.parameters import (
     Workers,
 )
 from flows.progress import say
-from flows.registry_steps import tell_competitors
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
-from flows.study_results import notes_of
-from flows.study_steps import default_sets, hashes_of
-from flows.validation_sets import build_validation, find_validation_sets, keep_apart
+from flows.steps import recording
+from flows.steps.network_checks import check_networks
+from flows.steps.registration import tell_competitors
+from flows.steps.store_building import refuse_evaluation_images
+from flows.steps.study_parts import default_sets, hashes_of
+from flows.steps.study_results import notes_of
+from flows.steps.train_and_score import (
+    TrainedModel,
+    TrainingPlan,
+    check_batches,
+    score_and_register,
+    train_network,
+    training_name,
+)
+from flows.steps.validation_sets import build_validation, find_validation_sets, keep_apart
+from pipeline.networks.weights import load_weights
 from pipeline.recipes import Recipe, get_recipe
-from pipeline.training import parse_seconds
-from pipeline.training_start import fitting_version
-from pipeline.weights import load_weights
-from storage.model_registry import ModelRegistry
-from storage.patch_store import StoreVersion
-from storage.shard_writer import source_hashes
-from storage.tracked_run import TrackedRun
+from pipeline.training.start import fitting_version
+from pipeline.training.train import parse_seconds
+from storage.patches.shard_writer import source_hashes
+from storage.patches.versions import StoreVersion
+from storage.registry.model_registry import ModelRegistry
+from storage.tracking.tracked_run import TrackedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def train_in(
         key = training_name(recipe, version, initial_weights)
         with parent.run(recipe.name, key=key) as run:
             link_artifact(run)
-            reporting.log_inputs(run, recipe, version)
+            recording.log_inputs(run, recipe, version)
             result = train_network(recipe, version, run, plan, initial_weights)
             if not result.finished:
                 raise SliceError(

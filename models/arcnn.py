@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.stack import Border, Init, check_border, initialise, run_stack
+from models.layers.stack import Border, Init, check_border, initialise, run_stack
 
 
 class ARCNN(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.padding import crop, replicate_to_multiple
+from models.layers.padding import crop, replicate_to_multiple
 
 
 class CASCNN(nn.Module):

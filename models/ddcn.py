@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.jpeg_layers import BLOCK, by_frequency, dct_matrix
+from models.layers.block_dct import BLOCK, by_frequency, dct_matrix
 
 PATCH = BLOCK * BLOCK  # pixels of a patch, and channels of every layer
 SPREAD = 255.0  # what a quantisation step of 1 is a fraction of, for pixels in [0, 1]

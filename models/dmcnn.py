@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.jpeg_layers import block_dct, block_idct, from_levels, rectify, to_levels
-from models.padding import crop, replicate_to_multiple
+from models.layers.block_dct import block_dct, block_idct, from_levels, rectify, to_levels
+from models.layers.padding import crop, replicate_to_multiple
 
 SLOPE = 0.1
 LEVELS = 255.0  # coefficients enter and leave the layers in units of the pixels' range

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.jpeg_layers import BLOCK, by_frequency, dct_matrix, tile_table
-from models.padding import crop, replicate_to_multiple
+from models.layers.block_dct import BLOCK, by_frequency, dct_matrix, tile_table
+from models.layers.padding import crop, replicate_to_multiple
 
 WIDTH = 64  # one channel a DCT coefficient
 DILATIONS = (3, 2, 1, 1, 1, 1)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.padding import crop, replicate_to_multiple
+from models.layers.padding import crop, replicate_to_multiple
 
 
 class QuickRes(nn.Module):

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.stack import Init, initialise, run_stack
+from models.layers.stack import Init, initialise, run_stack
 
 
 class SRCNN(nn.Module):

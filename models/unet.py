@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.jpeg_layers import BLOCK, tile_table
-from models.padding import crop, replicate_to_multiple
+from models.layers.block_dct import BLOCK, tile_table
+from models.layers.padding import crop, replicate_to_multiple
 
 BRANCH_SCALE = 0.1  # of the initial weights that end a residual branch: blocks begin near identity
 

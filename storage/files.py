@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from storage.schema import StoreError
+from storage.patches.schema import StoreError
 
 TEMPORARY = ".tmp-"
 

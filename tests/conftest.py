@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline import cluster
-from pipeline.datasets import list_images
-from pipeline.images import read_luma
+from pipeline.datasets.references import list_images
+from pipeline.images.luma import read_luma
 from pipeline.served import precision
 from storage import files
 

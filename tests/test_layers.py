@@ -19,19 +19,27 @@ HOMES = {
     "cyclopts": {"flows/"},
     "rich": {"flows/"},
     "pydantic_settings": {"flows/settings.py"},
-    "ray": {"pipeline/cluster.py", "pipeline/train_job.py", "pipeline/batch_restore.py"},
-    "mlflow": {"storage/", "pipeline/served/model.py"},
-    "pyarrow": {"storage/", "pipeline/loader.py"},
-    "fsspec": {"storage/", "pipeline/folders.py"},
-    "safetensors": {"storage/", "pipeline/weights.py"},
-    "pooch": {"pipeline/download.py"},
-    "altair": {"pipeline/charts.py", "pipeline/chart_style.py"},
-    "vl_convert": {"pipeline/charts.py"},
-    "jinja2": {"pipeline/report_page.py"},
+    "ray": {
+        "pipeline/cluster.py",
+        "pipeline/training/ray_train.py",
+        "pipeline/restoring/ray_data.py",
+    },
+    "mlflow": {"storage/tracking/", "storage/registry/", "pipeline/served/model.py"},
+    "pyarrow": {"storage/patches/", "storage/batches/", "pipeline/loading/loader.py"},
+    "fsspec": {"storage/", "pipeline/datasets/folders.py"},
+    "safetensors": {"storage/", "pipeline/networks/weights.py"},
+    "pooch": {"pipeline/datasets/download.py"},
+    "altair": {"pipeline/drawing/"},
+    "vl_convert": {"pipeline/drawing/charts.py"},
+    "jinja2": {"pipeline/reports/html.py"},
 }
 TRAVELS = {"torch", "numpy", "PIL", "mlflow"}
 STANDALONE = {"torch", "numpy", "pyarrow", "PIL", "safetensors", "fsspec"}
-RUNS_WITHOUT_A_CLUSTER = ("pipeline.training", "pipeline.evaluate", "pipeline.recipes")
+RUNS_WITHOUT_A_CLUSTER = (
+    "pipeline.training.train",
+    "pipeline.evaluation.protocol",
+    "pipeline.recipes",
+)
 MODULES = sorted(p for package in PACKAGES for p in (PROJECT / package).rglob("*.py"))
 
 

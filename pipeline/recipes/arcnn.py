@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from pipeline.recipes.base import Recipe, Stage, Transfer
 from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
-from storage.schema import PatchSpec
+from storage.patches.schema import PatchSpec
 
 QFS = (10, 20, 30, 40)
 DEEP_QFS = (10, 20)

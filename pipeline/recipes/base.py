@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, get_args
 
-from storage.schema import PatchSpec
+from storage.patches.schema import PatchSpec
 
 LossName = Literal["mse", "log_mse", "centre_mse", "l1", "multi_scale_mse", "dual_domain"]
 OptimizerName = Literal["sgd", "adam", "adamw", "muon"]

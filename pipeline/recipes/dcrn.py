@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from pipeline.recipes.base import LossName, Recipe, Stage
 from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
-from storage.schema import PatchSpec
+from storage.patches.schema import PatchSpec
 
 QFS = (10, 20, 30)
 PATCHES = PatchSpec(side=40, stride=40, qfs=QFS, degradation="image")

@@ -2,7 +2,7 @@
 
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
-from storage.schema import PatchSpec
+from storage.patches.schema import PatchSpec
 
 QFS = (10, 20)
 SIDE = 32

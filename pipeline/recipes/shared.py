@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.recipes.base import BLIND_QFS, LossName, OptimizerName, Recipe, ScheduleName, Stage
-from storage.schema import PatchSpec
+from storage.patches.schema import PatchSpec
 
 FAST_EMA_DECAY = 0.999
 FAST_LR = 2e-3

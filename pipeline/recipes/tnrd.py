@@ -2,7 +2,7 @@
 
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.recipes.shared import fast_recipe, fast_stage
-from storage.schema import PatchSpec
+from storage.patches.schema import PatchSpec
 
 QFS = (10, 20, 30, 40)
 PATCHES = PatchSpec(side=176, stride=176, qfs=QFS, degradation="image")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pipeline.recipes.base import Recipe, ScheduleName, Stage, Transfer
 from pipeline.recipes.shared import FREQUENT_QFS, FRESH_QFS, ORIGINALS
-from storage.schema import PatchSpec
+from storage.patches.schema import PatchSpec
 
 QUICK_QFS = (10, 20, 30, 40)
 QUICK_PATCHES = PatchSpec(side=64, stride=32, qfs=QUICK_QFS, degradation="image")

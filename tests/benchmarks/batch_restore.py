@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 from flows.settings import settings
-from pipeline import cluster, datasets
-from pipeline.batch_file import NetworkSource, open_networks
-from pipeline.batch_restore import restore_all
-from pipeline.batch_run import Batch
-from pipeline.restore import restore_jpeg
+from pipeline import cluster
+from pipeline.datasets import references
+from pipeline.restoring.batch_file import NetworkSource, open_networks
+from pipeline.restoring.batch_run import Batch
+from pipeline.restoring.one_photograph import restore_jpeg
+from pipeline.restoring.ray_data import restore_all
 from storage import files
-from storage.batch_settings import UsedNetwork
+from storage.batches.batch_settings import UsedNetwork
 from tests.benchmarks.metrics import processor
 
 RESULTS = Path(__file__).parent / "results" / "batch_restore.json"
@@ -34,7 +35,9 @@ QFS = (10, 20, 30, 40)
 
 def fill(folder: Path) -> None:
     """Write the photographs as JPEG files in colour, QF 10 to 40 in turn."""
-    images = datasets.list_images("bsds500:test", root=settings().datasets_root, purpose="evaluate")
+    images = references.list_images(
+        "bsds500:test", root=settings().datasets_root, purpose="evaluate"
+    )
     for number, image in enumerate(images[:PHOTOGRAPHS]):
         picture = Image.open(io.BytesIO(files.read_bytes(image.uri))).convert("RGB")
         picture.save(folder / f"{number:03}.jpg", quality=QFS[number % len(QFS)])

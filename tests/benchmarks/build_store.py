@@ -17,14 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import cluster, jpeg
-from pipeline.build_store import build_store
-from pipeline.datasets import list_images
-from pipeline.images import read_luma
-from pipeline.patches import compress_patches, patch_blocks
-from pipeline.sources import scan_images
+from pipeline import cluster
+from pipeline.datasets.references import list_images
+from pipeline.datasets.sources import scan_images
+from pipeline.images import jpeg
+from pipeline.images.luma import read_luma
+from pipeline.patches.build_store import build_store
+from pipeline.patches.cut import compress_patches, patch_blocks
 from storage import files
-from storage.schema import ORIGINAL, PatchSpec
+from storage.patches.schema import ORIGINAL, PatchSpec
 
 SPEC = PatchSpec(side=32, stride=10, qfs=(10, 20, 30, 40), degradation="patch")
 RESULT = Path(__file__).parent / "results" / "build_store.json"

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.loader import PatchLoader
+from pipeline.loading.loader import PatchLoader
 from storage.files import join
-from storage.patch_store import StoreVersion, open_store, publish, row_group_rows
-from storage.schema import ORIGINAL, PatchSpec, qf_column
-from storage.shard_reader import read_rows
-from storage.shard_writer import open_shard_writer
+from storage.patches.schema import ORIGINAL, PatchSpec, qf_column
+from storage.patches.shard_reader import read_rows
+from storage.patches.shard_writer import open_shard_writer
+from storage.patches.versions import StoreVersion, open_store, publish, row_group_rows
 from tests.benchmarks.machine import processor
 
 SPEC = PatchSpec(side=40, stride=40, qfs=(10,), degradation="patch")

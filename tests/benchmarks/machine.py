@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from pipeline.precision import processor_name
+from pipeline.networks.devices import processor_name
 
 
 def machine() -> dict[str, object]:

@@ -15,9 +15,9 @@ import numpy as np
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pipeline.images import rgb_to_luma
-from pipeline.jpeg import compress
-from pipeline.metrics import METRICS
+from pipeline.images.jpeg import compress
+from pipeline.images.luma import rgb_to_luma
+from pipeline.images.metrics import METRICS
 from tests.benchmarks.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "metrics.json"

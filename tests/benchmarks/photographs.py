@@ -21,10 +21,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from flows.restoring import available_networks
+from flows.planning.restoring_networks import available_networks
 from flows.settings import settings
-from pipeline.datasets import list_images
-from pipeline.restore import Network, choose_network, restore_jpeg
+from pipeline.datasets.references import list_images
+from pipeline.restoring.one_photograph import Network, choose_network, restore_jpeg
 from pipeline.served.photographs import padded, png_of, read_photograph
 from pipeline.served.quantization_cells import SHARE
 from storage import files

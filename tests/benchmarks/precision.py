@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flows.planning.shipped_networks import RECORD, shipped_weights
 from flows.settings import settings
-from flows.shipped import RECORD, shipped_weights
-from pipeline.datasets import list_images
-from pipeline.evaluate import load_images
-from pipeline.precision import Precision, choose_precision
-from pipeline.precision_loss import Scores, in_both_precisions, loss_db, middles
-from pipeline.restore import GOOD_QF
-from pipeline.tiles import Restorer, network_restorer
-from pipeline.weights import load_network
+from pipeline.datasets.references import list_images
+from pipeline.evaluation.precision_loss import Scores, in_both_precisions, loss_db, middles
+from pipeline.evaluation.protocol import load_images
+from pipeline.networks.devices import Precision, choose_precision
+from pipeline.networks.restorer import Restorer, network_restorer
+from pipeline.networks.weights import load_network
+from pipeline.restoring.one_photograph import GOOD_QF
 from tests.benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent / "results" / "precision.json"

@@ -32,19 +32,25 @@ from pathlib import Path
 import torch
 
 from models import ARCHITECTURES, build_model
-from models.complexity import multiply_adds_per_pixel
-from pipeline.averaging import WeightAverage
-from pipeline.build_store import build_store
-from pipeline.datasets import list_images
-from pipeline.loader import Batch, PatchLoader
-from pipeline.precision import Precision, bfloat16_units, choose_precision, lay_out, processor_name
+from models.measuring.complexity import multiply_adds_per_pixel
+from pipeline.datasets.references import list_images
+from pipeline.datasets.sources import scan_images
+from pipeline.loading.loader import Batch, PatchLoader
+from pipeline.networks.devices import (
+    Precision,
+    bfloat16_units,
+    choose_precision,
+    lay_out,
+    processor_name,
+)
+from pipeline.patches.build_store import build_store
 from pipeline.recipes import RECIPES
 from pipeline.recipes.base import Recipe, Stage
-from pipeline.sources import scan_images
-from pipeline.training import train
-from pipeline.training_job import TrainingJob, World
-from pipeline.training_step import StageStep
-from storage.patch_store import StoreVersion
+from pipeline.training.averaging import WeightAverage
+from pipeline.training.job import TrainingJob, World
+from pipeline.training.step import StageStep
+from pipeline.training.train import train
+from storage.patches.versions import StoreVersion
 
 RESULTS = Path(__file__).parent / "results" / "processor.json"
 ROUNDS = 3
@@ -205,7 +211,8 @@ def large_product(kind: torch.dtype, device: torch.device) -> float:
 
 def under_ray(recipe: Recipe, store: StoreVersion, steps: int = 400) -> dict:
     """Return a plain training's samples a second beside those of the same one under Ray Train."""
-    from pipeline import cluster, train_job  # imports Ray, which a GPU machine may lack
+    from pipeline import cluster  # imports Ray, which a GPU machine may lack
+    from pipeline.training import ray_train
 
     rates: dict[str, list[float]] = {"plain": [], "ray": []}
     cluster.connect(None)
@@ -222,7 +229,7 @@ def under_ray(recipe: Recipe, store: StoreVersion, steps: int = 400) -> dict:
                 if name == "plain":
                     result = train(job)
                 else:
-                    result = train_job.run_training(
+                    result = ray_train.run_training(
                         job, workers=1, use_gpu=False, name=f"bench-{number}", storage=folder
                     )
                 later = [record.samples_per_s for record in result.history[1:]]

@@ -19,12 +19,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.build_store import build_store
-from pipeline.datasets import list_images
-from pipeline.evaluate import score
+from pipeline.datasets.references import list_images
+from pipeline.datasets.sources import scan_images
+from pipeline.evaluation.protocol import score
+from pipeline.networks.weights import load_network
+from pipeline.patches.build_store import build_store
 from pipeline.recipes import get_recipe
-from pipeline.sources import scan_images
-from pipeline.weights import load_network
 from tests.benchmarks.machine import processor
 
 PROJECT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def make_store(recipe: str, stores: Path) -> Path:
 
 def start(recipe: str, store: Path, out: Path, *options: str) -> subprocess.Popen:
     """Start a training of one thread."""
-    command = [sys.executable, "-m", "pipeline.training", recipe, "--store", str(store)]
+    command = [sys.executable, "-m", "pipeline.training.train", recipe, "--store", str(store)]
     command += ["--out", str(out), "--threads", "1", *options]
     return subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
 

@@ -30,14 +30,14 @@ from mlflow.pytorch import load_model
 from PIL import Image
 from skimage import data
 
-from pipeline.export import export_network
+from pipeline.networks.export import export_network
+from pipeline.networks.weights import load_network
 from pipeline.served.photographs import png_of, read_photograph
-from pipeline.weights import load_network
-from storage.model_registry import ModelRegistry
-from storage.tracking import Tracker
+from storage.registry.model_registry import ModelRegistry
+from storage.tracking.tracker import Tracker
 from tests.benchmarks.machine import machine
-from tests.mlflow_servers import new_database, serving
-from tests.processes import free_port
+from tests.support.mlflow_servers import new_database, serving
+from tests.support.processes import free_port
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 ZOO = Path(__file__).parents[2] / "models" / "zoo" / "quickres-qf10.safetensors"

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.benchmarks.machine import machine
-from tests.processes import clean_environment
+from tests.support.processes import clean_environment
 
 RESULTS = Path(__file__).parent / "results" / "users.json"
 BIN = Path(sys.executable).parent

@@ -1,0 +1,76 @@
+"""Flow runs of the command line: each is marked as its process's own, and none stays behind."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+import httpx
+from prefect import tags
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import PrefectException
+from prefect.states import Crashed
+
+from flows.cli import temporary_server
+from flows.cli.stopping import wake_waiting_threads
+from storage.tracking.owners import is_gone, owner
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OWNER = "owner:"
+"""Begins the tag that says whose run it is."""
+UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+
+logger = logging.getLogger(__name__)
+
+
+def run_flow(flow: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+    """Run a flow for a command, marked as its own, on the command's own server if it has one.
+
+    Before that, runs of commands on this machine that ended without a word are closed.
+    """
+    wake_waiting_threads()
+    temporary_server.wait()
+    try:
+        with get_client(sync_client=True) as client:
+            close_abandoned_runs(client)
+    except (httpx.HTTPError, PrefectException) as error:
+        logger.warning("runs of commands that were killed are not closed: %s", error)
+    with tags(f"{OWNER}{owner()}"):
+        return flow(*arguments, **options)
+
+
+def close_abandoned_runs(client: SyncPrefectClient) -> None:
+    """Set flow runs to Crashed, and their task runs, whose command on this machine is gone."""
+    unfinished = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
+    found = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=unfinished))
+    abandoned = [run.id for run in found if _is_abandoned(run)]
+    if not abandoned:
+        return
+    ended = Crashed(message="its command was killed")
+    running = TaskRunFilterState(type=TaskRunFilterStateType(any_=UNFINISHED))
+    for task_run in client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=abandoned)),
+        task_run_filter=TaskRunFilter(state=running),
+    ):
+        client.set_task_run_state(task_run.id, ended, force=True)
+    for run_id in abandoned:
+        client.set_flow_run_state(run_id, ended, force=True)
+
+
+def _is_abandoned(run: FlowRun) -> bool:
+    return any(is_gone(owner_) for owner_ in _owners(run.tags))
+
+
+def _owners(tags_: Iterable[str]) -> list[str]:
+    return [tag.removeprefix(OWNER) for tag in tags_ if tag.startswith(OWNER)]

@@ -1,0 +1,76 @@
+"""What the analyses of trained networks share: networks, images, folders, tables as files."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import Field
+
+from flows.console import counted, shown
+from flows.planning.named_networks import open_network
+from flows.reporting.score_tables import label_of
+from flows.settings import settings
+from pipeline.datasets import references
+from pipeline.evaluation.protocol import NamedImage, load_images
+from pipeline.networks.restorer import Restorer
+from storage import files
+
+Output = Annotated[str | None, Parameter(name=("--output", "-o"))]
+ImageCount = Annotated[int, Field(ge=1)] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedNetwork:
+    """A network to analyse."""
+
+    name: str
+    """A short one, for tables and charts; no two have the same."""
+    restorer: Restorer
+    qfs: tuple[int, ...]
+    """JPEG quality factors that it was trained for; none where that is not known."""
+
+
+def open_networks(networks: Sequence[str]) -> list[NamedNetwork]:
+    """Open checkpoints and registered models; see flows.planning.named_networks.open_network.
+
+    Of two with one short name, both are called as the user did. Raises ValueError for none, for
+    one that is named twice, and for `jpeg`, which every analysis measures anyway.
+    """
+    if not networks or len(set(networks)) < len(networks):
+        raise ValueError(f"networks {list(networks)}: name one or more, each once")
+    opened = [open_network(network) for network in networks]
+    labels = [one.label for one in opened]
+    found = []
+    for network, one in zip(networks, opened, strict=True):
+        if one.restorer is None:
+            raise ValueError("jpeg is measured anyway: name checkpoints or registered models")
+        name = one.label if labels.count(one.label) == 1 else network
+        found.append(NamedNetwork(name=name, restorer=one.restorer, qfs=one.qfs))
+    return found
+
+
+@contextmanager
+def shown_images(dataset: str, count: int | None, title: str) -> Iterator[Iterator[NamedImage]]:
+    """Give a dataset's images, or the first `count` of them, and show how far they are."""
+    root = settings().datasets_root
+    sources = references.list_images(dataset, root=root, purpose="evaluate")[:count]
+    with shown(f"{title} on {dataset}") as update:
+        yield counted(load_images(sources), len(sources), update)
+
+
+def folder_of(output: str | None, analysis: str, dataset: str) -> str:
+    """Return the folder or URI of an analysis's files: the user's, or one below the reports."""
+    return output or str(settings().reports / analysis / label_of(dataset))
+
+
+def write_rows(rows: Sequence[Mapping[str, object]], path: str) -> None:
+    """Write rows of one shape as a CSV file, to a path or URI."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    files.write_bytes(path, text.getvalue().encode())

@@ -1,0 +1,159 @@
+"""The downstream command: what restoration does for later steps; without Prefect and Ray."""
+
+from collections.abc import Sequence
+
+from flows.commands.analysis_inputs import (
+    ImageCount,
+    NamedNetwork,
+    Output,
+    folder_of,
+    open_networks,
+    shown_images,
+)
+from flows.console import out, print_json, show_table, shown
+from flows.parameters import QualityFactors, Reference
+from flows.settings import settings
+from models.srcnn import SRCNN
+from pipeline.datasets import references
+from pipeline.drawing import pictures
+from pipeline.drawing.charts import bar_chart, save_png
+from pipeline.evaluation.downstream import (
+    CONTRAST,
+    INPUTS,
+    JPEG,
+    ORIGINAL,
+    RESTORED,
+    SCORED,
+    Downstream,
+    Step,
+    applied,
+    steps_of,
+)
+from pipeline.evaluation.downstream import downstream as apply_steps
+from pipeline.evaluation.protocol import load_images
+from pipeline.evaluation.super_resolution import TRAINED_AS, kept_srcnn, srcnn_enlarger, train_srcnn
+from pipeline.networks.weights import load_network
+from storage.files import join
+
+Row = dict[str, object]
+
+
+def downstream(
+    network: str,
+    *,
+    dataset: Reference = "live1",
+    qf: QualityFactors | None = None,
+    images: ImageCount = None,
+    srcnn: str | None = None,
+    output: Output = None,
+    json: bool = False,
+) -> None:
+    """Measure super-resolution and contrast after JPEG, restored JPEG and original (AR-CNN, 5).
+
+    Writes downstream.csv, gains.png, and for each step a picture of the typical image.
+
+    Args:
+        network: a checkpoint or a registered model, as for `evaluate`
+        dataset: set to score on
+        qf: JPEG quality factors (default: 10 20)
+        images: only the first so many
+        srcnn: weights of an SRCNN for super-resolution x2 (default: one is trained on `sample`
+            in a minute or two, and kept in the workspace)
+        output: folder or URI of the files (default: reports/downstream/DATASET in the workspace)
+        json: print one JSON array of rows and nothing else
+    """
+    (opened,) = open_networks([network])
+    steps = steps_of(srcnn_enlarger(_super_resolution(srcnn)))
+    with shown_images(dataset, images, "downstream") as loaded:
+        found = apply_steps(opened.restorer, steps, loaded, dataset, qf or (10, 20))
+    folder = folder_of(output, "downstream", dataset)
+    found.to_csv(join(folder, "downstream.csv"))
+    chart = bar_chart(
+        {f"QF {qf}": [(step, found.gain(step, qf)) for step in found.steps] for qf in found.qfs},
+        title=f"What restoring by {opened.name} adds to later steps: {dataset}",
+        x_label="PSNR gain over JPEG, dB",
+        y_label="step",
+    )
+    save_png(chart, join(folder, "gains.png"))
+    draw_typical(found, steps, opened, folder)
+    rows = mean_rows(found)
+    if json:
+        print_json(rows)
+        return
+    for metric, title, digits in (("psnr", "PSNR in dB", 2), ("ssim", "SSIM", 4)):
+        title = f"{title} after each step: {dataset}, restored by {opened.name}"
+        show_table([_readable(row, metric, digits) for row in rows], title)
+        out.print()
+    out.print(f"files: {folder}", markup=False)
+
+
+def mean_rows(found: Downstream) -> list[Row]:
+    """Return the means of every step and quality factor, one column an input and metric."""
+    return [
+        {
+            "step": step,
+            "qf": qf,
+            **{
+                f"{metric}_{given}": found.mean(step, qf, given, metric)
+                for metric in SCORED
+                for given in INPUTS
+            },
+        }
+        for step in found.steps
+        for qf in found.qfs
+    ]
+
+
+def draw_typical(
+    found: Downstream, steps: Sequence[Step], network: NamedNetwork, folder: str
+) -> None:
+    """Draw, for each step at the first quality factor, the image whose gain is the median."""
+    qf = found.qfs[0]
+    root = settings().datasets_root
+    sources = references.list_images(found.dataset, root=root, purpose="evaluate")
+    for step in steps:
+        name = found.typical_image(step.name, qf)
+        _, luma = next(load_images([source for source in sources if source.name == name]))
+        ((_, outputs, reference),) = applied(network.restorer, [step], name, luma, qf)
+        pictures.before_after(
+            reference,
+            outputs[JPEG],
+            outputs[RESTORED],
+            join(folder, f"{step.name}-qf{qf}.png"),
+            title=f"{step.name} after JPEG and after restoration: {name}",
+            subtitle=_subtitle(step, qf, network),
+            network=network.name,
+        )
+
+
+def _subtitle(step: Step, qf: int, network: NamedNetwork) -> str:
+    made = f"JPEG of quality factor {qf}, restored by {network.name}"
+    if step.factor == 1:
+        return f"{made}; {step.name} applied to each"
+    return f"{made}, both at 1/{step.factor} of the size, then {step.name}"
+
+
+def _super_resolution(weights: str | None) -> SRCNN:
+    """Return the SRCNN that the user gives, or the one of the workspace, trained if need be."""
+    if weights is not None:
+        _, network = load_network(weights)
+        if not isinstance(network, SRCNN):
+            raise ValueError(f"{weights} is a {type(network).__name__}: give weights of an SRCNN")
+        return network
+    return kept_srcnn(str(settings().root / "cache" / f"{TRAINED_AS}.npz"), _train)
+
+
+def _train() -> SRCNN:
+    sources = references.list_images("sample", root=None, purpose="train")
+    with shown("train SRCNN x2 on sample, once") as update:
+        return train_srcnn([luma for _, luma in load_images(sources)], progress=update)
+
+
+def _readable(row: Row, metric: str, digits: int) -> Row:
+    values = {given: f"{row[f'{metric}_{given}']:.{digits}f}" for given in INPUTS}
+    if row["step"] in CONTRAST:  # what it makes of the original is what the others are compared to
+        values[ORIGINAL] = "reference"
+    gain = row[f"{metric}_{RESTORED}"] - row[f"{metric}_{JPEG}"]  # type: ignore[operator]
+    original = values.pop(ORIGINAL)
+    named = {"step": row["step"], "qf": row["qf"], **values}
+    return {**named, "gain": f"{gain:+.{digits}f}", ORIGINAL: original}

@@ -1,0 +1,135 @@
+"""The networks that photographs can be restored with: registered champions and those that ship."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from flows.planning.shipped_networks import (
+    ZOO,
+    check_registry,
+    digest_of,
+    shipped_loss_db,
+    shipped_names,
+    shipped_weights,
+    weights_of,
+)
+from flows.settings import settings
+from pipeline.networks.devices import Precision, PrecisionChoice, best_device, inference_precision
+from pipeline.networks.restorer import Restorer, network_restorer
+from pipeline.networks.weights import load_network, load_weights
+from pipeline.restoring.one_photograph import Network, when_used
+from storage import files
+from storage.batches.batch_settings import UsedNetwork
+
+REGISTERED = "models:/"
+
+log = logging.getLogger(__name__)
+
+
+def available_networks(
+    model: str | None = None, precision: PrecisionChoice = "auto"
+) -> Sequence[Network]:
+    """Return the networks of `network_choices`, each of which is loaded when it is first used.
+
+    Raises ValueError for a precision that the device does not compute in.
+    """
+    return [_network(choice, precision) for choice in network_choices(model)]
+
+
+def network_choices(model: str | None = None, *, strict: bool = False) -> Sequence[UsedNetwork]:
+    """Return the networks to choose from, those before others that are to be preferred.
+
+    Without `model` these are the champions of all registered models, but for those that a shipped
+    network is known to beat, then the shipped weights. A registry is asked only if there is one; if
+    it cannot be reached, a warning says so, or if `strict`, ConnectionError is raised. `model` is
+    `models:/NAME@ALIAS`, `models:/NAME/VERSION`, NAME (its champion), a shipped network's name, or
+    the path or URI of weights; then this network is the only one. Raises an error that lists what
+    there is, unless there is something.
+    """
+    if model is not None:
+        return [_named(model)]
+    found = [*_registered(strict=strict), *_shipped()]
+    if not found:
+        raise ValueError(
+            f"no network to restore with: {ZOO} holds no weights and the registry no champion; "
+            "name one with --model NAME|WEIGHTS, or train one: `make demo` in two minutes, "
+            "`qfactory study` better ones"
+        )
+    return found
+
+
+def _network(choice: UsedNetwork, asked: PrecisionChoice) -> Network:
+    registered_networks = choice.uri.startswith(REGISTERED)
+    device = torch.device("cpu") if registered_networks else best_device()
+    precision = inference_precision(asked, device, choice.bfloat16_loss_db)
+    return Network(
+        name=choice.name,
+        qfs=choice.qfs,
+        restorer=when_used(partial(_load, choice, precision)),
+        asked=choice.asked,
+        precision=precision,
+    )
+
+
+def _load(choice: UsedNetwork, precision: Precision) -> Restorer:
+    if choice.uri.startswith(REGISTERED):
+        from flows.planning import registered_networks  # imports MLflow, which takes seconds
+
+        return registered_networks.restorer_of(choice, precision)
+    network = load_network(weights_of(choice.uri))[1]
+    return network_restorer(network, best_device(), precision=precision)
+
+
+def _named(model: str) -> UsedNetwork:
+    """Return the one network that a user asked for."""
+    if not model.startswith(REGISTERED):
+        if model in shipped_weights():
+            return _of_weights(model, f"{model} (shipped)", asked=True)
+        if files.exists(model):
+            uri = model if "://" in model else str(Path(model).absolute())
+            return _of_weights(uri, model, asked=True)
+    check_registry(model)
+    from flows.planning import registered_networks  # imports MLflow, which takes seconds
+
+    return registered_networks.named_choice(model, known=shipped_names())
+
+
+def _registered(*, strict: bool) -> Sequence[UsedNetwork]:
+    """Return the registered champions; nothing where no registry is."""
+    if not settings().has_mlflow:
+        return []
+    from flows.planning import registered_networks  # imports MLflow, which takes seconds
+
+    return registered_networks.champions(strict=strict)
+
+
+def _shipped() -> Sequence[UsedNetwork]:
+    """Return the shipped networks; where there are blind ones, only those.
+
+    The blind ones are better than quickres-qf10 at that very quality factor.
+    """
+    found = []
+    for name in shipped_weights():
+        try:
+            found.append(_of_weights(name, f"{name} (shipped)"))
+        except ValueError as error:
+            log.warning("%s is not used: %s", name, error)
+    return [network for network in found if len(network.qfs) > 1] or found
+
+
+def _of_weights(uri: str, name: str, *, asked: bool = False) -> UsedNetwork:
+    """Return the network of weights that `weights_of` finds."""
+    weights = weights_of(uri)
+    origin, _ = load_weights(weights)
+    digest = digest_of(weights)
+    return UsedNetwork(
+        name=name,
+        uri=uri,
+        qfs=origin.qfs,
+        sha256=digest,
+        asked=asked,
+        bfloat16_loss_db=shipped_loss_db(digest),
+    )

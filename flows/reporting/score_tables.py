@@ -1,0 +1,78 @@
+"""Scores as the rows of a table for people, with the papers' own results beside ours."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pipeline.evaluation import published
+from pipeline.evaluation.scores import Comparison, EvaluationResult, MeanScore
+
+Row = dict[str, str | float]
+JPEG_ROW = "JPEG"
+SPARE = ("seconds_per_mpx", "bpp", "ssim_gaussian")
+"""Columns that a narrow terminal does without."""
+
+
+def score_rows(name: str, comparison: Comparison, architecture: str | None = None) -> list[Row]:
+    """Return the rows that people compare, a quality factor after another.
+
+    JPEG, the network and the gain; then, where papers print results of the architecture on the
+    set, each such row and ours less it.
+    """
+    rows: list[Row] = []
+    for row in comparison.restored.rows:
+        before = comparison.jpeg.row(row.qf)
+        gains = {metric: comparison.gain(row.qf, metric) for metric in row.metrics}
+        lines = [(JPEG_ROW, before.metrics), (name, row.metrics), ("gain", gains)]
+        rows += _rows(row, [*lines, *published.table_rows(architecture, row)])
+    return rows
+
+
+def result_rows(
+    name: str,
+    result: EvaluationResult,
+    architecture: str | None,
+    before: EvaluationResult | None = None,
+) -> list[Row]:
+    """Return the means of an evaluation with their costs, each above the published rows.
+
+    `before` is that of JPEG itself, which then stands above a network's.
+
+    Columns: `set, qf`, one without a heading for whose row it is, the metrics, `bpp` and
+    `seconds_per_mpx` (empty in published rows).
+    """
+    rows: list[Row] = []
+    for row in result.rows:
+        count = "1 image" if row.images == 1 else f"{row.images} images"
+        costs = {"bpp": row.bpp, "seconds_per_mpx": row.seconds_per_mpx}
+        beside = published.table_rows(architecture, row)
+        lines: list[tuple[str, Mapping[str, float | str]]] = [
+            (label, {**values, **dict.fromkeys(costs, "")}) for label, values in beside
+        ]
+        lines.insert(0, (f"{name}, {count}", {**row.metrics, **costs}))
+        if before is not None:
+            of_jpeg = {**before.row(row.qf).metrics, "bpp": row.bpp, "seconds_per_mpx": ""}
+            lines.insert(0, (JPEG_ROW, of_jpeg))
+        rows += _rows(row, lines)
+    return rows
+
+
+def label_of(text: str) -> str:
+    """Return the label of a set or of a published row as a part of metric and file names."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+def _rows(
+    row: MeanScore, lines: Sequence[tuple[str, Mapping[str, float] | Mapping[str, float | str]]]
+) -> list[Row]:
+    return [{"set": row.label, "qf": row.qf, "": who, **_rounded(values)} for who, values in lines]
+
+
+def _rounded(values: Mapping[str, float | str]) -> Row:
+    return {
+        name: value if isinstance(value, str) else _round(value, 2 if "psnr" in name else 4)
+        for name, value in values.items()
+    }
+
+
+def _round(value: float, digits: int) -> float:
+    return round(value, digits) + 0.0  # no -0.0

@@ -1,0 +1,175 @@
+"""Prefect tasks that turn a dataset into a store version; Ray does the work in them."""
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.progress import progress, say
+from flows.runtime import is_transient
+from flows.settings import git_commit, settings
+from pipeline.cluster import ray_map
+from pipeline.datasets import references
+from pipeline.datasets.sources import ScannedImage, scan_images
+from pipeline.patches.build_store import BuildProgress, build_store, told_rejects
+from pipeline.patches.store_size import overlap_warning
+from pipeline.timings import timed
+from storage import files
+from storage.patches import upkeep
+from storage.patches.schema import PatchSpec
+from storage.patches.versions import StoreVersion
+from storage.tracking.tracked_run import TrackedRun
+
+HASHED_HERE = 512
+"""So many images at most are hashed by the flow itself: for them Ray would take longer to start."""
+
+
+@task(
+    name="list and hash source images",
+    task_run_name="list and hash {dataset}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+@timed("hash the images")
+def scan_sources(dataset: str, allow_evaluation_images: bool) -> tuple[ScannedImage, ...]:
+    """Return every source image of a dataset with its hash.
+
+    Raises ValueError if images of an evaluation set are among them, unless that is allowed.
+    """
+    root = settings().datasets_root
+    sources = references.list_images(dataset, root=root, purpose="train")
+    scanned = scan_images(sources, ray_map if len(sources) > HASHED_HERE else map)
+    hashes = {image.name: image.sha256 for image in scanned if image.sha256}
+    refuse_evaluation_images(dataset, hashes, allowed=allow_evaluation_images)
+    return scanned
+
+
+@task(
+    name="build shards and publish the version",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+@timed("build the store")
+def build_version(
+    uri: str,
+    spec: PatchSpec,
+    scanned: tuple[ScannedImage, ...],
+    dataset: str,
+    repair: bool,
+    max_rejected_share: float,
+) -> StoreVersion:
+    """Bring a store up to date and return the version that is now current."""
+    is_new = not files.exists(files.join(uri, "CURRENT"))
+    if is_new and (warning := overlap_warning(spec, scanned)):
+        say(f"WARNING: {warning}")
+    with progress(f"patches of {dataset}") as update:
+
+        def shown(done: BuildProgress) -> None:
+            text = f"{done.shards_done}/{done.shards_total} shards, {done.rows:,} patches"
+            update(done.shards_done, done.shards_total, text)
+
+        report = build_store(
+            uri,
+            spec,
+            scanned,
+            dataset,
+            parallel=ray_map,
+            repair=repair,
+            max_rejected_share=max_rejected_share,
+            on_progress=shown,
+        )
+    version = report.version
+    if repair:
+        upkeep.record_verification(version, 0)
+    if report.built == 0 and not report.published:
+        say(
+            f"store reused: {version.name} is up to date by the sizes of its shards, "
+            f"{version.rows:,} patches; {upkeep.when_verified(version)}"
+        )
+        tell_damage(version)
+    else:
+        say(
+            f"store built: {version.name}, {version.rows:,} patches of {version.images} images, "
+            f"{version.bytes / 1e6:.1f} MB; {report.built} shards written, {report.reused} reused"
+        )
+    describe_version(version)
+    return version
+
+
+def tell_damage(version: StoreVersion) -> None:
+    """Warn if the last verification of a version found damage that nobody repaired since."""
+    found = upkeep.last_verification(version)
+    if found is not None and found.damaged:
+        say(f"WARNING: damaged shards are in use; repair: {version.repair_command}")
+
+
+def describe_version(version: StoreVersion) -> None:
+    """Leave a table of a store version, and one of its rejects, as Prefect artifacts."""
+    facts = {
+        "store": version.uri,
+        "version": version.number,
+        "dataset": version.dataset,
+        "dataset fingerprint": version.dataset_fingerprint,
+        "side, stride": f"{version.spec.side}, {version.spec.stride} pixels",
+        "quality factors": ", ".join(map(str, version.spec.qfs)) or "originals alone",
+        "degradation": version.spec.degradation,
+        "patches": f"{version.rows:,}",
+        "images": version.images,
+        "rejected": len(version.rejected),
+        "shards": len(version.shards),
+        "size": f"{version.bytes / 1e6:.1f} MB",
+    }
+    table = [{"what": name, "value": str(value)} for name, value in facts.items()]
+    create_table_artifact(table, key="patch-store", description=f"Patch store {version.name}")
+    if version.rejected:
+        rows = [{"image": r.image, "reason": r.reason} for r in version.rejected]
+        create_table_artifact(rows, key="rejected-images", description=version.name)
+        rest = f"the rest: qfactory patches inspect {version.uri}"
+        told = told_rejects(version.rejected, rest)
+        say(f"{len(version.rejected)} images rejected:{told}")
+
+
+def log_version(run: TrackedRun, version: StoreVersion) -> None:
+    """Record in MLflow what a build made: the dataset, the spec, and how much came out."""
+    run.log_params({"store_version": version.name, "spec": version.spec.to_json()})
+    run.log_tags({"git_commit": git_commit()})
+    run.log_metrics(
+        {
+            "patches": version.rows,
+            "images": version.images,
+            "rejected": len(version.rejected),
+            "bytes": version.bytes,
+        }
+    )
+    run.log_dataset(version.dataset, fingerprint=version.dataset_fingerprint, source=version.name)
+
+
+def refuse_evaluation_images(
+    dataset: str,
+    hashes: dict[str, str],
+    *,
+    evaluated: dict[str, str] | None = None,
+    allowed: bool = False,
+) -> None:
+    """Raise ValueError when training images are images of an evaluation set (same content).
+
+    `hashes` maps the training images' names to their SHA-256, `evaluated` the SHA-256 of further
+    images that will be scored to their names.
+    """
+    leaked = references.evaluation_images_among(hashes, evaluated or {})
+    if not leaked:
+        return
+    image, evaluated_as = leaked[0]
+    told = (
+        f"{dataset}: {len(leaked)} images belong to an evaluation set, such as {image}, which is "
+        f"{evaluated_as}"
+    )
+    if not allowed:
+        raise ValueError(
+            f"{told}. Scores on them would mean nothing: remove them, evaluate on another set, or "
+            "pass --allow-evaluation-images"
+        )
+    say(f"WARNING: {told}; allowed by request")

@@ -1,0 +1,287 @@
+"""Prefect tasks that train and score one network, and the order they come in."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import Literal
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows.console import counted
+from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
+from flows.planning.named_networks import restorer_of
+from flows.progress import progress, say
+from flows.runtime import is_transient
+from flows.settings import settings
+from flows.steps import recording
+from flows.steps.registration import find_trained, parts_json, register_network, training_tags
+from pipeline.cluster import cluster_gpus
+from pipeline.datasets import references
+from pipeline.evaluation.protocol import compare, load_images
+from pipeline.evaluation.scores import Comparison
+from pipeline.images.degrade import protocol_of
+from pipeline.networks.devices import PrecisionChoice
+from pipeline.networks.restorer import Restorer, network_restorer
+from pipeline.networks.weights import load_network
+from pipeline.recipes import Recipe
+from pipeline.timings import spend, timed
+from pipeline.training.job import Record, TrainingJob, TrainingResult
+from pipeline.training.ray_train import run_training
+from pipeline.training.start import share_of_batch
+from storage import files
+from storage.checkpoints import checkpoint_steps
+from storage.patches.versions import StoreVersion
+from storage.registry.model_registry import RegistryError
+from storage.tracking.tracked_run import TrackedRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """One recipe, trained, scored and registered."""
+
+    recipe: str
+    architecture: str
+    """A name in models.ARCHITECTURES."""
+    state: Literal["trained", "reused"]
+    """Whether its weights were made now or found in the registry."""
+    weights: str
+    """URI of the safetensors file."""
+    steps: int
+    seconds: float
+    """Training time, over all interruptions."""
+    history: tuple[Record, ...]
+    """How the training went; nothing for weights that were found in the registry."""
+    scores: dict[str, Comparison]
+    """Dataset reference -> the network beside JPEG."""
+    picture: str
+    """Path of a before/after picture."""
+    model: str | None
+    """`models:/NAME/VERSION`; None if it was not to be, or could not be registered."""
+    alias: str | None
+    """`champion` or `challenger`."""
+    note: str = ""
+    """What went wrong on the way, if something did."""
+    training_run: str | None = None
+    """MLflow's id of the run that trained it; None if that was not recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What the steps need to know beyond the recipe and the store."""
+
+    evaluate_on: tuple[str, ...]
+    """Dataset references; the first is the gate set."""
+    workers: int
+    threads: int | None = None
+    """CPU threads a worker; None takes what `pipeline.training.capacity.room_for` says."""
+    precision: PrecisionChoice = "auto"
+    """See `pipeline.training.job.TrainingJob`; when asked for, it is what reused weights have."""
+    fresh: bool = False
+    """Forget earlier checkpoints of the same training."""
+    stop_after_s: float | None = None
+    """Seconds after which training stops with a checkpoint, finished or not."""
+    validation: Mapping[str, StoreVersion] = field(default_factory=dict)
+    """Recipe's name -> the patches of the validation set that it looks at."""
+    register: bool = True
+    """Whether the networks go into the registry."""
+    stop: Event = field(default_factory=Event)
+    """Another thread sets it to end the work."""
+
+
+def reuse_or_train(
+    recipe: Recipe,
+    version: StoreVersion,
+    run: TrackedRun,
+    plan: TrainingPlan,
+    initial_weights: str | None = None,
+) -> TrainedModel:
+    """Score and register a recipe, its weights out of the registry if they are there."""
+    recording.log_inputs(run, recipe, version)
+    known = None
+    if not plan.fresh:
+        known = find_trained(recipe, version, initial_weights, plan.precision)
+    if known is None:
+        result = train_network(recipe, version, run, plan, initial_weights)
+        return score_and_register(recipe, version, run, plan, result, initial_weights)
+    found, result = known
+    say(f"reused {recipe.name}: {found.uri} has the same recipe, patches, code and start")
+    run.log_tags({"reused": found.uri})
+    made = score_and_register(recipe, version, run, plan, result, initial_weights, state="reused")
+    return replace(made, training_run=found.run_id)
+
+
+def score_and_register(
+    recipe: Recipe,
+    version: StoreVersion,
+    run: TrackedRun,
+    plan: TrainingPlan,
+    result: TrainingResult,
+    initial_weights: str | None,
+    state: Literal["trained", "reused"] = "trained",
+) -> TrainedModel:
+    """Score trained weights on every set, and register them; all of it recorded in `run`."""
+    scores = {
+        dataset: score_network(recipe, result.weights, dataset, plan.stop)
+        for dataset in plan.evaluate_on
+    }
+    with timed("draw pictures"):
+        picture = recording.log_scores(run, recipe, scores, restorer_of(result.weights))
+    model, alias, note = None, None, ""
+    try:
+        if plan.register:
+            registered, alias = register_network(
+                recipe, version, result, scores, run, initial_weights
+            )
+            model = registered.uri
+    except RegistryError as error:
+        note = f"{recipe.name} was not registered ({error}); its weights are at {result.weights}"
+        say(f"WARNING: {note}")
+    return TrainedModel(
+        recipe=recipe.name,
+        architecture=recipe.architecture,
+        state=state,
+        weights=result.weights,
+        steps=result.steps,
+        seconds=result.seconds,
+        history=result.history,
+        scores=scores,
+        picture=str(picture),
+        model=model,
+        alias=alias,
+        note=note,
+        training_run=run.run_id,
+    )
+
+
+@task(name="train", task_run_name="train {recipe.name}", cache_policy=NO_CACHE)
+@timed("start and end training workers")
+def train_network(
+    recipe: Recipe,
+    version: StoreVersion,
+    run: TrackedRun,
+    plan: TrainingPlan,
+    initial_weights: str | None,
+) -> TrainingResult:
+    """Train with Ray Train; a training that was interrupted goes on where it was."""
+    name = training_name(recipe, version, initial_weights)
+    checkpoints = files.join(settings().checkpoints_root, name)
+    if plan.fresh:
+        files.delete(checkpoints)
+    validation = plan.validation.get(recipe.name)
+    job = TrainingJob(
+        recipe=recipe,
+        store=version.uri,
+        version=version.number,
+        validation_store=validation and validation.uri,
+        validation_version=validation and validation.number,
+        checkpoints=checkpoints,
+        initial_weights=initial_weights,
+        stop_after_s=plan.stop_after_s,
+        threads=plan.threads,
+        precision=plan.precision,
+    )
+    begun = max(checkpoint_steps(checkpoints), default=0)
+    with progress(f"train {recipe.name}", plan.stop) as update:
+        if begun:
+            update(begun, recipe.steps, f"goes on from step {begun:,}")
+
+        before = 0.0
+
+        def record(seen: Record) -> None:
+            nonlocal before
+            if seen.step <= begun:
+                before = seen.seconds
+            values = {
+                "loss": seen.loss,
+                "learning_rate": seen.lr,
+                "samples_per_second": seen.samples_per_s,
+            }
+            if seen.validation_psnr is not None:
+                values["validation_psnr"] = seen.validation_psnr
+            run.log_metrics(values, seen.step)
+            speed = f"{seen.samples_per_s:,.0f} patches/s"
+            if seen.step > begun:
+                update(seen.step, recipe.steps, f"loss {seen.loss:.6f}, {speed}")
+
+        result = run_training(
+            job,
+            workers=plan.workers,
+            use_gpu=use_gpus(plan.workers),
+            name=name,
+            storage=files.join(settings().checkpoints_root, "ray"),
+            on_record=record,
+            stop=plan.stop,
+        )
+    spend("train", result.seconds - before)
+    run.log_tags({"precision": result.precision, "training_parts": parts_json(result)})
+    said = "trained" if result.finished else "stopped"
+    say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s, {result.precision}")
+    return result
+
+
+def use_gpus(workers: int) -> bool:
+    """Tell whether trainings of so many workers use GPUs: if the cluster has one for each."""
+    return cluster_gpus() >= workers
+
+
+@task(
+    name="evaluate",
+    task_run_name="evaluate {recipe.name} on {dataset}",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+@timed("score")
+def score_network(recipe: Recipe, weights: str, dataset: str, stop: Event) -> Comparison:
+    """Score trained weights beside JPEG, at the quality factors and degradation of the recipe.
+
+    What was scored before by the same protocol, on images of the same content, is not again.
+    """
+    sources = references.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
+    kept = scores_file(weights, recipe, dataset, sources)
+    comparison = kept_scores(kept)
+    if comparison is not None:
+        say(f"{recipe.name} was scored on these images of {dataset}: the scores are reused")
+    else:
+        qfs, protocol = recipe.evaluation_qfs, protocol_of(recipe.patches.degradation)
+        with progress(f"evaluate {recipe.name} on {dataset}", stop) as update:
+            images = counted(load_images(sources), len(sources), update)
+            comparison = compare(stoppable(weights, stop), images, dataset, qfs, protocol)
+        keep_scores(kept, comparison)
+    recording.scores_artifact(recipe.name, comparison, recipe.architecture)
+    return comparison
+
+
+def stoppable(weights: str, stop: Event) -> Restorer:
+    """Return a function that restores luma and ends with CancelledError once `stop` is set.
+
+    It looks before every layer: a large network takes minutes for one image on a CPU.
+    """
+    _, network = load_network(weights)
+
+    def check(*_: object) -> None:
+        if stop.is_set():
+            raise CancelledError(f"{weights}: stopped")
+
+    for module in network.modules():
+        module.register_forward_pre_hook(check)
+    return network_restorer(network, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
+    """Raise ValueError, which lists what would do, unless all batches divide among the workers."""
+    for recipe in recipes:
+        for stage in recipe.stages:
+            share_of_batch(stage.batch, workers)
+
+
+def training_name(recipe: Recipe, version: StoreVersion, initial_weights: str | None) -> str:
+    """Return a name that is the same for the same training, and for no other."""
+    tags = training_tags(recipe, version, initial_weights)
+    digest = hashlib.sha256(" ".join(tags[name] for name in sorted(tags)).encode())
+    return f"{recipe.name}-{digest.hexdigest()[:12]}"

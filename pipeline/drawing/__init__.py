@@ -1,0 +1,1 @@
+"""Charts (Vega-Lite) and pictures for people. Knows nothing of networks or reports."""

@@ -1,0 +1,73 @@
+"""What a network loses by computing in bfloat16: PSNR on images, in both precisions."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import get_args
+
+from pipeline.evaluation.protocol import NamedImage, jpeg_table
+from pipeline.images.jpeg import compress
+from pipeline.images.metrics import psnr
+from pipeline.networks.devices import Precision
+from pipeline.networks.export import NetworkExport
+from pipeline.networks.restorer import Restorer, network_restorer
+
+MIDDLE = 256
+"""Side in pixels of what is taken of an image where a few tell enough."""
+
+Scores = Mapping[Precision, Mapping[int, float]]
+"""The mean PSNR over the images, dB, by the quality factor."""
+
+
+def in_both_precisions(
+    restorer_in: Callable[[Precision], Restorer], images: Iterable[NamedImage], qfs: Sequence[int]
+) -> Scores:
+    """Score a network in float32 and in bfloat16 on the same images.
+
+    `restorer_in` returns its restorer for a precision. Raises ValueError for no images, and where
+    the network does not compute in bfloat16 or gives values that are not finite.
+    """
+    precisions: tuple[Precision, ...] = get_args(Precision)
+    restorers: dict[Precision, Restorer] = {p: restorer_in(p) for p in precisions}
+    found: dict[Precision, dict[int, list[float]]] = {p: {qf: [] for qf in qfs} for p in precisions}
+    for _, luma in images:
+        for qf in qfs:
+            compressed, _ = compress(luma, qf)
+            for precision, restorer in restorers.items():
+                restored = restorer(compressed, jpeg_table(qf))
+                found[precision][qf].append(psnr(luma, restored))
+    if not all(all(by_qf.values()) for by_qf in found.values()):
+        raise ValueError("there is no image to compare the precisions on")
+    return {p: {qf: fmean(values) for qf, values in by_qf.items()} for p, by_qf in found.items()}
+
+
+def loss_db(scores: Scores) -> float:
+    """Return the most PSNR that bfloat16 loses at one of the quality factors; below 0: a gain."""
+    return max(scores["float32"][qf] - after for qf, after in scores["bfloat16"].items())
+
+
+def middles(images: Iterable[NamedImage], side: int = MIDDLE) -> Iterator[NamedImage]:
+    """Yield the middle of every image, at most `side` pixels high and wide."""
+    for name, luma in images:
+        top, left = (max(0, (length - side) // 2) for length in luma.shape)
+        yield name, luma[top : top + side, left : left + side]
+
+
+def program_loss_db(
+    export: NetworkExport, images: Iterable[NamedImage], qfs: Sequence[int]
+) -> float | None:
+    """Return `loss_db` of a program as it is registered; None where it fails in a precision."""
+    program, facts = export.program.module(), export.facts
+
+    def restorer_in(precision: Precision) -> Restorer:
+        return network_restorer(
+            program,
+            precision=precision,
+            receptive_field=facts.receptive_field,
+            multiple=facts.multiple,
+            takes_table=facts.needs_table,
+        )
+
+    try:
+        return loss_db(in_both_precisions(restorer_in, images, qfs))
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Images as the protocol sees them: file to luma, JPEG, degradation, metrics."""

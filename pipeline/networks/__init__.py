@@ -1,0 +1,1 @@
+"""Networks and their weights: files, tiling, export, devices, and the code that decides them."""

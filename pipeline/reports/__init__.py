@@ -1,0 +1,1 @@
+"""The HTML report: its data, its sections, its one page. Nothing imports this but flows/."""

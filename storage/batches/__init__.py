@@ -1,0 +1,1 @@
+"""What outlives a batch restore: how its outputs are made, and its manifest."""

@@ -1,0 +1,1 @@
+"""Patch stores: a row's columns, shards, versions published last, upkeep. The home of pyarrow."""

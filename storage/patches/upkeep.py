@@ -1,0 +1,137 @@
+"""Look after a patch store: verify its bytes, draw samples, remove what no kept version names."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from storage import files
+from storage.files import TEMPORARY
+from storage.patches.schema import StoreError, pixel_columns
+from storage.patches.shard_reader import read_rows, shard_is_whole
+from storage.patches.versions import ShardEntry, StoreVersion, open_store, version_numbers
+
+GRACE_S = 3600.0
+VERIFIED = "VERIFIED"
+"""Name of the file that tells of the last verification, beside CURRENT."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What `gc` removed."""
+
+    versions: tuple[int, ...]
+    files: int
+    bytes: int
+
+
+def verify(store: StoreVersion) -> Iterator[tuple[ShardEntry, bool]]:
+    """Yield every shard of a version with whether its bytes are what was published."""
+    for shard in store.shards:
+        yield shard, shard_is_whole(store.uri, shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came out when the bytes of a version were last compared with their SHA-256."""
+
+    version: int
+    at: str
+    """ISO 8601, UTC."""
+    damaged: int
+    """Shards that were missing or not as published."""
+
+
+def record_verification(store: StoreVersion, damaged: int) -> None:
+    """Leave beside the versions that every byte of this one was compared just now.
+
+    Raises StoreError where the store cannot be written.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    found = Verification(version=store.number, at=now, damaged=damaged)
+    files.write_bytes(files.join(store.uri, VERIFIED), json.dumps(asdict(found)).encode())
+
+
+def last_verification(store: StoreVersion) -> Verification | None:
+    """Return the last verification of this version; None where there was none."""
+    try:
+        told = json.loads(files.read_bytes(files.join(store.uri, VERIFIED)))
+        found = Verification(**told)
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return found if found.version == store.number else None
+
+
+def when_verified(store: StoreVersion) -> str:
+    """Say when a version's bytes were last compared with their SHA-256, and what came out."""
+    found = last_verification(store)
+    if found is None:
+        return f"not compared byte by byte since it was built, {store.created}"
+    if found.damaged:
+        return f"{found.damaged} of {len(store.shards)} shards were damaged at {found.at}"
+    return f"every byte was as published at {found.at}"
+
+
+def sample_rows(store: StoreVersion, count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Return random patches of a version: pixel column -> (side, side) uint8, `original` first."""
+    columns = pixel_columns(store.spec)
+    draw = random.Random(seed)
+    rows = []
+    weights = [shard.rows for shard in store.shards]
+    for shard in draw.choices(store.shards, weights, k=count):
+        group = draw.randrange(-(-shard.rows // store.row_group_rows))
+        pixels = read_rows(store, shard, group, columns)
+        row = draw.randrange(len(pixels[0]))
+        rows.append({name: p[row] for name, p in zip(columns, pixels, strict=True)})
+    return rows
+
+
+def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = False) -> Removed:
+    """Keep the current version and the `keep - 1` before it; remove the others and their shards.
+
+    Files that no version at all names (a build under way or interrupted), and those of dropped
+    versions whose files are damaged, go only when they are older than `grace_s` seconds. `dry_run`
+    only counts.
+    """
+    if keep < 1:
+        raise ValueError(f"keep {keep}: at least the current version stays, give 1 or more")
+    current = open_store(uri).number
+    numbers = version_numbers(uri)
+    older = [number for number in numbers if number < current]
+    dropped = tuple(older[: max(0, len(older) - keep + 1)])
+    kept_names = _shard_names(uri, [number for number in numbers if number not in dropped])
+    named = kept_names | _shard_names(uri, [n for n in dropped if _readable(uri, n)])
+    doomed = [files.join(uri, "versions", f"{number}.json") for number in dropped]
+    for folder in ("versions", "shards"):
+        for name in files.list_names(files.join(uri, folder)):
+            path = files.join(uri, folder, name)
+            orphan = name not in named if folder == "shards" else name.startswith(TEMPORARY)
+            if (orphan and _age_s(path) > grace_s) or (name in named and name not in kept_names):
+                doomed.append(path)
+    size = sum(files.size_of(path) or 0 for path in doomed)
+    if not dry_run:
+        for path in doomed:
+            files.delete(path)
+    return Removed(versions=dropped, files=len(doomed), bytes=size)
+
+
+def _shard_names(uri: str, numbers: list[int]) -> set[str]:
+    return {
+        f"{shard.key}.parquet" for number in numbers for shard in open_store(uri, number).shards
+    }
+
+
+def _readable(uri: str, number: int) -> bool:
+    try:
+        open_store(uri, number)
+    except StoreError:
+        return False
+    return True
+
+
+def _age_s(path: str) -> float:
+    return time.time() - files.modified_at(path)

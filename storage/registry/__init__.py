@@ -1,0 +1,1 @@
+"""Registered models in MLflow: versions and their files, the gate, and who is champion."""

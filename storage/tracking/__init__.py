@@ -1,0 +1,1 @@
+"""Runs in MLflow, recorded in the background: a lost server stops no training."""

@@ -1,0 +1,270 @@
+"""The command line as people type it: answers, refusals, exit codes."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storage.tracking.mlflow_client import open_client
+from tests.support.flow_workspace import embedded_workspace, prefect_database
+from tests.support.processes import clean_environment, services_of
+from tests.support.store_images import build, image_folder
+
+pytestmark = pytest.mark.slow
+
+QFACTORY = str(Path(sys.executable).with_name("qfactory"))
+
+
+MISTAKES = [
+    (("evaluate", "jpeg", "--dataset", "nix", "--qf", "10"), "live1, classic5, div2k"),
+    (("evaluate", "jpeg", "--dataset", "sample", "--qf", "0"), "greater than or equal to 1"),
+    (("evaluate", "jpeg", "--dataset", "sample:nix", "--qf", "10"), "choose train, test"),
+    (("evaluate", "nix", "--dataset", "sample", "--qf", "10"), "and no registry at sqlite"),
+    (("recipes", "show", "nix"), "quickres-qf10"),
+    (("recipes", "graph", "nix-*"), "no recipe matches 'nix-*'"),
+    (("patches", "inspect", "nowhere"), "qfactory patches build"),
+    (("patches", "list", "--root", "nowhere"), "there is no such folder"),
+    (("datasets", "fetch", "nix"), "live1, classic5, div2k"),
+    (("nonsense",), "study, train, evaluate, report"),
+    (("study", "--recipes", "nix"), "quickres-qf10"),
+    (("study", "--recipes", "arcnnn-*"), "no recipe matches 'arcnnn-*'"),
+    (("study", "--steps", "0"), "greater than or equal to 1"),
+    (("train", "quickres-qf10", "--for", "9 weeks"), "write it as 90s, 9m or 1.5h"),
+    (("patches", "build", "--side", "33"), "multiple of 8"),
+]
+REFUSED_BY_FLOWS = [
+    (("train", "quickres-qf10"), "there is no patch store"),
+    (("study", "--evaluate-on", "live1"), "qfactory datasets fetch live1"),
+]
+ANSWERS = [
+    (("evaluate", "quickres-blind", "--dataset", "sample", "--qf", "10"), "quickres-blind"),
+    (("datasets", "list"), "classic5"),
+    (("datasets", "verify", "sample"), "11 files as pinned"),
+    (("datasets", "list", "--json"), "classic5"),
+    (("analyze", "list"), "arcnn-fig7-fast"),
+    (("analyze", "list", "--json"), "arcnn-fig7-fast"),
+    (("recipes", "list"), "arcnn-qf20"),
+    (("models", "shipped"), "BSDS500 train and val"),
+    (("recipes", "list", "--json"), "arcnn-qf20"),
+    (("recipes", "list", "arcnn-qf1*"), "arcnn-qf10"),
+    (("recipes", "graph"), "arcnn-qf10-from-qf20 takes the first layer"),
+    (("recipes", "show", "arcnn-qf10-from-qf20"), "source"),
+]
+SEVERAL = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from flows.cli import main
+told = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["qfactory", *arguments]
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    told.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(told))
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def qfactory(tmp_path):
+    """Run a command in a workspace of its own."""
+
+    def run(*arguments, **variables):
+        return subprocess.run(
+            [QFACTORY, *map(str, arguments)],
+            cwd=tmp_path, env=environment(tmp_path, **variables), capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run
+
+
+def several(folder, commands):
+    """Run commands one after the other in one process, which imports everything only once."""
+    arguments = json.dumps([[*map(str, command)] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, arguments],
+        cwd=folder, env=environment(folder), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [Answer(*told) for told in json.loads(done.stdout.splitlines()[-1])]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    prefect_database(folder / "workspace" / "prefect" / "prefect.db")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(workspace):
+    """Command -> what it answered in a workspace where nothing was made yet."""
+    commands = [command for command, _ in (*MISTAKES, *REFUSED_BY_FLOWS, *ANSWERS)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        return dict(zip(commands, several(workspace, commands), strict=True))
+
+
+def environment(folder, **variables):
+    return clean_environment(**{"QFACTORY_WORKSPACE": str(folder / "workspace"), **variables})
+
+
+@pytest.mark.parametrize(("command", "told"), MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_way_out(answers, command, told):
+    done = answers[command]
+    assert done.code == 2
+    assert done.out == ""
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("command", "told"), REFUSED_BY_FLOWS)
+def test_a_flow_refuses_before_it_does_anything(answers, workspace, command, told):
+    done = answers[command]
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert not (workspace / "workspace" / "stores").exists()
+    assert not (workspace / "workspace" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("command", "told"), ANSWERS)
+def test_a_question_is_answered_on_stdout(answers, command, told):
+    assert answers[command].code == 0, answers[command].err
+    assert told in answers[command].out
+
+
+def test_a_recipe_is_shown_as_json_and_a_glob_lists_some(answers):
+    shown = json.loads(answers["recipes", "show", "arcnn-qf10-from-qf20"].out)
+    assert shown["init_from"] == {"recipe": "arcnn-qf20", "layers": 1}
+    assert "arcnn-qf40" not in answers["recipes", "list", "arcnn-qf1*"].out
+
+
+@pytest.mark.parametrize(
+    "command", [("datasets", "list"), ("recipes", "list"), ("analyze", "list")]
+)
+def test_a_table_breaks_no_name_in_80_columns_and_is_there_as_json(answers, command):
+    rows = json.loads(answers[*command, "--json"].out)
+    shown = answers[command].out
+    lines = [line for line in shown.splitlines() if "folder:PATH" not in line]  # the title
+    assert max(map(len, lines)) <= 80
+    words = set(shown.split())
+    assert {next(iter(row.values())) for row in rows} <= words
+
+
+def test_evaluate_prints_exactly_the_stated_json(qfactory, tmp_path):
+    done = qfactory(
+        "evaluate", "jpeg", "--dataset", "sample", "--qf", 10, 20, "--json", "--csv", "out.csv"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [list(row) for row in rows] == [
+        ["dataset", "qf", "images", "psnr", "ssim", "ssim_gaussian", "psnr_b", "bpp",
+         "seconds_per_mpx", "published"]
+    ] * 2  # fmt: skip
+    assert [row["qf"] for row in rows] == [10, 20]
+    assert rows[0]["psnr"] < rows[1]["psnr"]
+    table = (tmp_path / "out.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 * (3 + 1)
+
+
+def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_is_printed(tmp_path):
+    prefect_database(tmp_path / "workspace" / "prefect" / "prefect.db")
+    store = tmp_path / "workspace" / "stores" / "clouds"
+    photos = image_folder(tmp_path / "photos", 6)
+    (photos / "broken.png").write_bytes(b"no image")
+    version = build(photos, store, max_rejected_share=0.5).version
+    listed, inspected, paths, as_json, verified = several(
+        tmp_path,
+        [
+            ("patches", "list"),
+            ("patches", "inspect", "clouds"),
+            ("patches", "files", "clouds"),
+            ("patches", "inspect", store, "--json"),
+            ("patches", "verify", "clouds"),
+        ],
+    )
+    assert "clouds" in listed.out
+    assert f"{version.rows:,} of 32x32" in inspected.out
+    assert "broken.png" in inspected.out
+    assert "not compared byte by byte since it was built" in inspected.out
+    assert [Path(path).is_file() for path in paths.out.splitlines()] == [True] * len(version.shards)
+    assert json.loads(as_json.out)["files"] == paths.out.splitlines()
+    (sheet,) = (tmp_path / "workspace" / "reports").glob("*.png")
+    assert sheet.stat().st_size > 10_000
+    assert "are whole" in verified.out
+    shard = next((store / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    (damaged,) = several(tmp_path, [("patches", "verify", store)])
+    assert damaged.code == 1
+    (command,) = [line for line in damaged.out.splitlines() if line.startswith("repair: ")]
+    repair = [*shlex.split(command.removeprefix("repair: qfactory ")), "--max-rejected-share", 0.5]
+    again = [word for word in repair if word != "--repair"]
+    reused, repaired, whole, cleaned = several(
+        tmp_path, [again, repair, ("patches", "verify", store), ("patches", "gc", "clouds")]
+    )
+    assert "by the sizes of its shards" in reused.err
+    assert " shards were damaged at" in reused.err
+    assert "--repair" in reused.err
+    assert repaired.code == 0, repaired.err
+    assert "are whole" in whole.out
+    assert "removed 0 files" in cleaned.out
+
+
+def none_left(folder, seconds=20):
+    """Tell whether no service is left; Ray's need a moment to see that their node is gone."""
+    end = time.monotonic() + seconds
+    while services_of(folder) and time.monotonic() < end:
+        time.sleep(0.2)
+    return services_of(folder) == []
+
+
+def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path):
+    study = (
+        "study", "--recipes", "quickres-qf10", "--threads", "1", "--steps", "600",
+        "--name", "interrupted",
+    )  # fmt: skip
+    variables = environment(tmp_path, **embedded_workspace(tmp_path / "workspace"))
+    process = subprocess.Popen(
+        [QFACTORY, *study],
+        cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may ignore it
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert any(line.startswith("train quickres-qf10: ") for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    told = process.stderr.read()
+    assert process.wait(120) == 130
+    assert "interrupted" in told
+    client = open_client(f"sqlite:///{tmp_path}/workspace/mlflow.db")
+    experiment = client.get_experiment_by_name("interrupted")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["KILLED"] * 2
+    assert none_left(tmp_path)
+    done = subprocess.run(
+        [QFACTORY, *study], cwd=tmp_path, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 2 + ["KILLED"]
+    assert "quickres-qf10: models:/qfactory-quickres-qf10/1" in done.stdout

@@ -1,0 +1,253 @@
+"""A real Prefect server and a process worker run what infra/prefect.yaml declares."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from storage.batches.manifest import read_results
+from storage.registry.model_registry import ModelRegistry
+from storage.tracking.mlflow_client import open_client
+from tests.pipeline.restoring.test_ray_data import photo_folder
+from tests.support.flow_workspace import embedded_workspace
+from tests.support.processes import RAY, free_port, services_of
+from tests.support.project import PROJECT
+
+pytestmark = pytest.mark.slow
+
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+STEPS = 20
+
+
+def wait_until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"{what} did not happen in {seconds} seconds")
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory):
+    """Environment variables of a platform with a Prefect server, a pool and a process worker."""
+    home = tmp_path_factory.mktemp("platform")
+    api = f"http://127.0.0.1:{free_port()}/api"
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": api,
+        "PREFECT_HOME": str(home / "workspace" / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PWD": str(PROJECT),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        **embedded_workspace(home / "workspace"),
+        "PYTHONPATH": str(PROJECT),
+    }
+    port = api.split(":")[2].split("/")[0]
+    with service(home, environment, "server", "start", "--port", port):
+        wait_until(lambda: answers(f"{api}/health"), 90, "the start of the Prefect server")
+        prefect(environment, "work-pool", "create", "qfactory", "--type", "process")
+        prefect(
+            environment, "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml"
+        )
+        with service(home, environment, "worker", "start", "--pool", "qfactory"):
+            yield environment
+
+
+@contextmanager
+def service(home, environment, *arguments):
+    """Run a Prefect service in a process group of its own; it ends with the block."""
+    with (home / f"{arguments[0]}.log").open("w") as log:
+        process = subprocess.Popen(
+            [PREFECT, *arguments],
+            cwd=PROJECT,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def prefect(environment, *arguments):
+    """Run a prefect command and return what it printed."""
+    done = subprocess.run(
+        [PREFECT, *arguments], cwd=PROJECT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def api(environment, path, body=None):
+    """Ask the Prefect server; again after a 503, as its own clients do: SQLite is busy then."""
+    request = urllib.request.Request(
+        f"{environment['PREFECT_API_URL']}/{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    for seconds in (0.5, 1, 2, 4, 8):
+        try:
+            with urllib.request.urlopen(request) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(seconds)
+    return pytest.fail(f"the Prefect server stays busy: {path}")
+
+
+def newest_run(environment, flow):
+    body = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_DESC", "limit": 1}
+    return api(environment, "flow_runs/filter", body)[0]
+
+
+def start(environment, flow, **parameters):
+    """Ask for a run of a flow's deployment, as the UI does, and return its id."""
+    deployment = api(environment, f"deployments/name/{flow}/default")["id"]
+    body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    return api(environment, f"deployments/{deployment}/create_flow_run", body)["id"]
+
+
+def end_of(environment, run_id):
+    """Wait for a flow run to end, and return it."""
+    ends = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    return wait_until(
+        lambda: (run := api(environment, f"flow_runs/{run_id}"))["state_type"] in ends and run,
+        240,
+        f"the end of {run_id}",
+    )
+
+
+def mlflow_uri(environment):
+    return f"sqlite:///{environment['QFACTORY_WORKSPACE']}/mlflow.db"
+
+
+def test_every_deployment_is_there_with_its_queue_and_its_schedule_off(platform):
+    declared = yaml.safe_load((PROJECT / "infra" / "prefect.yaml").read_text())["deployments"]
+    found = api(platform, "deployments/filter", {})
+    assert {d["entrypoint"] for d in found} == {d["entrypoint"] for d in declared}
+    for deployment in found:
+        assert deployment["description"]
+        assert deployment["work_queue_name"] in ("data", "training")
+        assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
+        assert deployment["enforce_parameter_schema"]
+
+
+def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model(platform):
+    prefect(
+        platform, "deployment", "run", "study/default",
+        "-p", "dataset=sample", "-p", f"steps={STEPS}", "-p", 'recipes=["quickres-qf1*"]',
+    )  # fmt: skip
+    ended = end_of(platform, newest_run(platform, "study")["id"])
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    (version,) = ModelRegistry(mlflow_uri(platform)).versions("qfactory-quickres-qf10")
+    assert version.tags["recipe"] == "quickres-qf10"
+    assert version.aliases in (("champion",), ("challenger",))
+    keys = {artifact["key"] for artifact in api(platform, "artifacts/filter", {})}
+    assert {"patch-store", "scores", "study", "mlflow-run"} <= keys
+    names = {run["name"].split("-")[0] for run in api(platform, "task_runs/filter", {})}
+    assert any(name.startswith("train quickres") for name in names)
+
+
+def test_the_other_deployments_complete_with_a_link_to_mlflow(platform):
+    asked = {
+        "build-patches": {"dataset": "sample", "side": 64, "stride": 32, "degradation": "image"},
+        "train": {"recipe": "quickres-qf10", "dataset": "sample", "steps": STEPS + 1},
+        "evaluate": {
+            "network": "qfactory-quickres-qf10@challenger", "dataset": ["sample"], "qf": [10],
+        },
+    }  # fmt: skip
+    runs = [start(platform, flow, **parameters) for flow, parameters in asked.items()]
+    for run_id in runs:
+        ended = end_of(platform, run_id)
+        assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+        body = {"flow_runs": {"id": {"any_": [run_id]}}}
+        assert "mlflow-run" in {a["key"] for a in api(platform, "artifacts/filter", body)}
+
+
+def test_a_deployed_batch_restore_leaves_files_a_manifest_and_a_table(platform, tmp_path):
+    photos = photo_folder(tmp_path / "photos", 3)
+    places = {"inputs": str(photos), "outputs": str(tmp_path / "restored")}
+    run_id = start(platform, "restore-batch", **places, model="quickres-qf10", actors=1)
+    ended = end_of(platform, run_id)
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    rows = read_results(places["outputs"])
+    assert [row.state for row in rows.values()] == ["done"] * 3
+    assert all((tmp_path / "restored" / row.output).exists() for row in rows.values())
+    body = {"flow_runs": {"id": {"any_": [run_id]}}}
+    assert "restored-batch" in {a["key"] for a in api(platform, "artifacts/filter", body)}
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameter", "told"),
+    [
+        ("study", 'recipes=["nothing"]', "quickres-qf10"),
+        ("study", "dataset=bsd500", "bsds500:train"),
+        ("train", "stop_after=banana", "does not match"),
+    ],
+)
+def test_a_bad_parameter_is_refused_before_anything_runs(platform, flow, parameter, told):
+    before = api(platform, "flow_runs/count", {})
+    done = subprocess.run(
+        [PREFECT, "deployment", "run", f"{flow}/default", "-p", parameter],
+        cwd=PROJECT, env=platform, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert told in done.stdout + done.stderr
+    assert api(platform, "flow_runs/count", {}) == before
+
+
+def test_a_cancelled_study_stops_all_its_trainings_and_leaves_no_run_running(platform):
+    run_id = start(
+        platform, "study",
+        recipes=["quickres-qf[12]0"], threads=1, steps=100_000, name="cancelled",
+    )  # fmt: skip
+    client = open_client(mlflow_uri(platform))
+
+    def training_runs():
+        found = client.get_experiment_by_name("cancelled")
+        runs = client.search_runs([found.experiment_id]) if found else []
+        return sum("loss" in run.data.metrics for run in runs) == 2
+
+    wait_until(training_runs, 180, "the first loss of both trainings in MLflow")
+    prefect(platform, "flow-run", "cancel", run_id)
+    assert end_of(platform, run_id)["state_type"] == "CANCELLED"
+    experiment = client.get_experiment_by_name("cancelled")
+    assert experiment is not None
+    wait_until(
+        lambda: (
+            {r.info.status for r in client.search_runs([experiment.experiment_id])} == {"KILLED"}
+        ),
+        60,
+        "the end of the MLflow runs",
+    )
+    wait_until(
+        lambda: not services_of(platform["QFACTORY_WORKSPACE"], RAY),
+        60,
+        "the end of the Ray processes",
+    )

@@ -1,0 +1,169 @@
+"""The main job as a user runs it: real images, little training, a gain, a usable model."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage.registry.model_registry import ModelRegistry
+from storage.tracking.mlflow_client import open_client
+
+pytestmark = pytest.mark.slow
+
+QFACTORY = str(Path(sys.executable).with_name("qfactory"))
+STUDY = (
+    "study", "--dataset", "bsds500:val", "--recipes", "quickres-qf10", "--steps", "500",
+    "--evaluate-on", "classic5", "live1", "--name", "end-to-end",
+)  # fmt: skip
+CONSUMER = """
+import json, sys
+import mlflow, numpy as np
+for name in ("models", "pipeline", "storage", "flows"):
+    sys.modules[name] = None
+mlflow.set_tracking_uri(sys.argv[1])
+network = mlflow.pyfunc.load_model("models:/qfactory-quickres-qf10@champion")
+shapes = [(1, 1, 8, 8), (3, 1, 33, 47), (2, 1, 57, 64)]
+rng = np.random.default_rng(0)
+results = [network.predict(rng.random(shape, dtype=np.float32)) for shape in shapes]
+assert all(0 <= r.min() and r.max() <= 1 for r in results)
+print(json.dumps([list(r.shape) for r in results]))
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return tmp_path_factory.mktemp("end-to-end")
+
+
+@pytest.fixture(scope="module")
+def first_study(workspace, datasets_root):
+    """What the first study printed."""
+    return qfactory(workspace, datasets_root, *STUDY)
+
+
+def qfactory(workspace, datasets_root, *arguments, **variables):
+    """Run the command line; return stdout and stderr."""
+    environment = {
+        **os.environ,
+        "QFACTORY_WORKSPACE": str(workspace),
+        "QFACTORY_DATASETS": str(datasets_root),
+        **variables,
+    }
+    done = subprocess.run(
+        [QFACTORY, *arguments], env=environment, cwd=workspace, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def mlflow_uri(workspace):
+    return f"sqlite:///{workspace}/mlflow.db"
+
+
+def test_half_a_minute_of_training_beats_jpeg_on_classic5_and_live1(
+    workspace, datasets_root, first_study
+):
+    assert "store built" in first_study
+    champion = ModelRegistry(mlflow_uri(workspace)).champion("qfactory-quickres-qf10")
+    assert champion is not None
+    scores = {name: row for name, (row,) in json.loads(champion.tags["scores"]).items()}
+    assert scores["classic5"]["psnr"] > 27.82 + 0.5
+    assert scores["classic5"]["ssim"] > 0.7800
+    assert scores["classic5"]["psnr_b"] > 25.21 + 1
+    assert scores["live1"]["psnr"] > 27.77 + 0.3
+
+
+def test_the_jpeg_rows_are_the_published_ones(first_study):
+    rows = [line.split() for line in first_study.splitlines()]
+    assert [row for row in rows if row[2:3] == ["JPEG"]] == [
+        ["classic5", "10", "JPEG", "27.82", "0.7800", "0.7595", "25.21"],
+        ["live1", "10", "JPEG", "27.77", "0.7905", "0.7730", "25.33"],
+    ]
+
+
+def test_the_report_has_every_section_with_its_chart(workspace, first_study):
+    page = workspace / "reports" / "end-to-end" / "report.html"
+    assert f"Report:   {page}" in first_study
+    assert re.findall("<h2>([^<$]+)</h2>", page.read_text()) == [
+        "Results", "Before and after", "Gain of each image", "Quality and cost",
+        "Rate and distortion", "Training", "How it was made",
+    ]  # fmt: skip
+
+
+def test_the_run_in_mlflow_tells_how_the_model_was_made(workspace, first_study):
+    client = open_client(mlflow_uri(workspace))
+    experiment = client.get_experiment_by_name("end-to-end")
+    assert experiment is not None
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert {r.info.status for r in runs.values()} == {"FINISHED"}
+    run = runs["quickres-qf10"]
+    assert run.data.tags["mlflow.parentRunId"] == runs["end-to-end"].info.run_id
+    assert run.data.params["recipe"] == "quickres-qf10"
+    assert run.data.params["steps"] == "500"
+    assert run.data.metrics["classic5/qf10/psnr"] > run.data.metrics["classic5/qf10/jpeg_psnr"]
+    losses = client.get_metric_history(run.info.run_id, "loss")
+    assert len(losses) > 5
+    assert losses[-1].value < losses[0].value
+    assert run.inputs is not None
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.name == "bsds500:val"
+    files = {f.path for f in client.list_artifacts(run.info.run_id)}
+    assert {"evaluation", "pictures", "recipe.json"} <= files
+    assert not (workspace / "mlruns").exists()
+
+
+def test_a_consumer_without_the_project_loads_the_champion_and_restores_any_size(
+    workspace, tmp_path, first_study
+):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", CONSUMER, mlflow_uri(workspace)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        [1, 1, 8, 8],
+        [3, 1, 33, 47],
+        [2, 1, 57, 64],
+    ]
+
+
+def test_the_same_study_again_reuses_store_training_and_model(
+    workspace, datasets_root, first_study
+):
+    again = qfactory(workspace, datasets_root, *STUDY, "--timings", QFACTORY_REPORT_SECONDS="0")
+    assert "store reused" in again
+    assert "quickres-qf10 was scored on these images of classic5: the scores are reused" in again
+    assert "evaluate quickres-qf10 on" not in again
+    timings = again[again.index("where the time went") :]
+    assert re.search(r"\d+\.\d s +\d+ %  import programs\n", timings)
+    assert "start Ray" not in timings
+    assert "reused quickres-qf10: models:/qfactory-quickres-qf10/1 has the same" in again
+    assert "\ntrained " not in again
+    versions = ModelRegistry(mlflow_uri(workspace)).versions("qfactory-quickres-qf10")
+    assert [v.version for v in versions] == [1]
+
+
+def test_the_registered_model_scores_the_same_as_the_training_said(
+    workspace, datasets_root, first_study
+):
+    printed = qfactory(
+        workspace, datasets_root,
+        "evaluate", "qfactory-quickres-qf10@champion", "--dataset", "classic5", "--qf", "10",
+        "--json",
+    )  # fmt: skip
+    (row,) = json.loads(printed[printed.index("[") : printed.rindex("]") + 1])
+    assert list(row) == [
+        "dataset", "qf", "images", "psnr", "ssim", "ssim_gaussian", "psnr_b", "bpp",
+        "seconds_per_mpx", "published",
+    ]  # fmt: skip
+    champion = ModelRegistry(mlflow_uri(workspace)).champion("qfactory-quickres-qf10")
+    assert champion is not None
+    (said,) = json.loads(champion.tags["scores"])["classic5"]
+    assert row["psnr"] == pytest.approx(said["psnr"], abs=1e-3)

@@ -1,0 +1,187 @@
+"""The restore-batch flow and command, with a real Prefect, Ray, registry and object store."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from fsspec.config import conf
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from flows.planning.network_files import fetch, networks_for
+from flows.planning.restoring_networks import ZOO, network_choices
+from flows.restore_batch import restore_batch, table_of
+from flows.settings import settings
+from pipeline.networks.export import export_network
+from pipeline.networks.weights import load_network
+from pipeline.restoring.batch_file import check_networks, open_networks
+from pipeline.restoring.one_photograph import restore_jpeg
+from storage import files
+from storage.batches.manifest import read_results
+from storage.registry.model_registry import ModelRegistry
+from storage.tracking.tracker import Tracker
+from tests.pipeline.patches.test_object_store import bucket  # noqa: F401 - a fixture
+from tests.pipeline.restoring.test_ray_data import WEIGHTS, jpeg, photo_folder, wait_for, written
+from tests.support.flow_workspace import embedded_workspace, flow_workspace
+from tests.support.processes import services_of
+from tests.support.project import PROJECT
+
+pytestmark = pytest.mark.slow
+
+QFACTORY = [sys.executable, "-c", "from flows.cli.app import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, bucket):  # noqa: F811 - the fixture
+    """A workspace whose Ray workers know the object store as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", conf["s3"]["endpoint_url"])
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        with flow_workspace(tmp_path_factory.mktemp("workspace")) as folder:
+            yield folder
+
+
+def sources(model=None):
+    """The files of the networks that a batch without recorded ones takes."""
+    return [fetch(choice) for choice in network_choices(model)]
+
+
+def table_artifact():
+    """The table that the first run of the flow left."""
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["restored-batch"]))
+    with get_client(sync_client=True) as client:
+        (artifact,) = client.read_artifacts(artifact_filter=wanted)
+        return str(artifact.data)
+
+
+def test_the_flow_restores_with_what_ships_and_leaves_a_table_of_failures(workspace, tmp_path):
+    photos = photo_folder(tmp_path / "in", 4)
+    (photos / "garbage.jpg").write_bytes(b"no picture")
+    made = restore_batch(str(photos), str(tmp_path / "out"), format="jpeg", actors=1)
+    assert (made.restored, made.skipped, made.failed) == (4, 0, 1)
+    assert "(shipped)" in made.networks
+    table = table_artifact()
+    assert "restored" in table
+    assert "not a JPEG" in table
+    assert "garbage.jpg" in table
+    networks = open_networks(sources())
+    alone = restore_jpeg((photos / "001.jpeg").read_bytes(), networks, kind="jpeg")
+    assert (tmp_path / "out" / "001.jpeg").read_bytes() == alone.content
+    again = restore_batch(str(photos), str(tmp_path / "out"), format="jpeg", actors=1)
+    assert (again.restored, again.skipped, again.failed) == (0, 4, 1)
+    assert again.rejected_before == 1
+    assert "tried again only with --retry-failed" in str(table_of(again))
+    assert "--retry-failed" not in str(table_of(made))
+
+
+def test_a_bucket_is_restored_and_what_is_new_in_it_later(workspace, bucket, tmp_path):  # noqa: F811
+    for seed in range(3):
+        files.write_bytes(f"{bucket}/photos/day {seed}/a.jpg", jpeg(seed))
+    files.write_bytes(f"{bucket}/photos/notes.txt", b"not a photograph")
+    places = f"{bucket}/photos", f"{bucket}/restored"
+    assert restore_batch(*places, model="quickres-qf10", actors=1).restored == 3
+    (network,) = open_networks(sources("quickres-qf10"))
+    alone = restore_jpeg(jpeg(1), [network], kind="png")
+    assert files.read_bytes(f"{bucket}/restored/day 1/a.png") == alone.content
+    files.write_bytes(f"{bucket}/photos/day 1/a.jpg", jpeg(7))
+    files.write_bytes(f"{bucket}/photos/new.jpg", jpeg(8))
+    again = restore_batch(*places, model="quickres-qf10", actors=1)
+    assert (again.restored, again.skipped) == (2, 2)
+    rows = read_results(f"{bucket}/restored")
+    assert rows.keys() == {"day 0/a.jpg", "day 1/a.jpg", "day 2/a.jpg", "new.jpg"}
+    assert {row.network for row in rows.values()} == {"quickres-qf10 (shipped)"}
+    with pytest.raises(
+        ValueError, match=r"quickres-qf10 \(shipped\), which is not used now; not quickres-blind"
+    ):
+        restore_batch(*places, model="quickres-blind")
+
+
+def register(name, weights=WEIGHTS):
+    """Register shipped weights as the champion of a model."""
+    export = export_network(load_network(str(weights))[1])
+    tracker = Tracker(settings().mlflow_uri, settings().artifact_root, keep_in=None)
+    with tracker, tracker.study("registered", run_name=name) as run:
+        run_id = run.run_id
+    assert run_id is not None
+    registry = ModelRegistry(settings().mlflow_uri)
+    tags = {**export.tags, "qfs": "10", "recipe": "quickres-qf10"}
+    found = registry.register(
+        export.module, name=name, input_example=export.input_example, tags=tags, run_id=run_id
+    )
+    registry._client.set_registered_model_alias(name, "champion", str(found.version))
+    return found
+
+
+def test_a_registered_champion_travels_to_the_workers_as_a_program(workspace, tmp_path):
+    found = register("qfactory-quickres-qf10")
+    (source,) = sources("qfactory-quickres-qf10@champion")
+    check_networks([source])
+    assert source.is_program
+    assert source.name.startswith(found.uri)
+    photos = photo_folder(tmp_path / "in", 2)
+    made = restore_batch(
+        str(photos), str(tmp_path / "out"), model="qfactory-quickres-qf10@champion", actors=1
+    )
+    assert made.restored == 2
+    (network,) = open_networks([source])
+    alone = restore_jpeg((photos / "001.jpeg").read_bytes(), [network], kind="png")
+    assert (tmp_path / "out" / "001.png").read_bytes() == alone.content
+
+
+def test_a_promotion_changes_the_networks_of_a_batch_only_when_asked(workspace, tmp_path):
+    name = "qfactory-promoted-qf10"
+    first = register(name)
+    photos, outputs = photo_folder(tmp_path / "in", 2), str(tmp_path / "out")
+    assert first.uri in restore_batch(str(photos), outputs, actors=1).networks
+    second = register(name, ZOO / "quickres-blind.safetensors")
+    (photos / "new.jpg").write_bytes(jpeg(60))
+    later = restore_batch(str(photos), outputs, actors=1)
+    assert (later.restored, later.skipped) == (1, 2)
+    assert first.uri in later.networks
+    assert second.uri not in later.networks
+    (photos / "newer.jpg").write_bytes(jpeg(61))
+    asked = restore_batch(str(photos), outputs, new_networks=True, actors=1)
+    assert (asked.restored, asked.skipped) == (1, 3)
+    assert second.uri in asked.networks
+    assert restore_batch(str(photos), outputs, actors=1).networks == asked.networks
+    ModelRegistry(settings().mlflow_uri)._client.delete_model_version(name, str(second.version))
+    with pytest.raises(ValueError, match=rf"{second.uri}.*is gone.*--new-networks"):
+        restore_batch(str(photos), outputs, actors=1)
+    restore_batch(str(photos), outputs, new_networks=True, actors=1)
+    assert second.uri not in restore_batch(str(photos), outputs, actors=1).networks
+
+
+def test_a_registry_that_does_not_answer_is_an_error_worth_a_retry(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 99)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QFACTORY_WORKSPACE", str(tmp_path))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        settings.cache_clear()
+        with pytest.raises(ConnectionError, match="which networks are champions is not known"):
+            networks_for(str(tmp_path / "out"))
+        assert {n.name.partition(" ")[2] for n in network_choices()} == {"(shipped)"}
+    settings.cache_clear()
+
+
+def test_the_command_goes_on_after_sigterm(tmp_path):
+    photos, outputs = photo_folder(tmp_path / "in", 40, size=(200, 300)), tmp_path / "out"
+    command = [*QFACTORY, "restore-batch", str(photos), str(outputs), "--model", "quickres-qf10"]
+    environment = {**os.environ, **embedded_workspace(tmp_path / "workspace")}
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    wait_for(lambda: len(read_results(str(outputs))) >= 6 or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    wait_for(lambda: not services_of(tmp_path / "workspace"))
+    finished, before = read_results(str(outputs)), written(outputs)
+    assert 6 <= len(finished) < 40
+    run = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert str(40 - len(finished)) in run.stdout
+    after = written(outputs)
+    assert all(after[row.output] == before[row.output] for row in finished.values())

@@ -1,0 +1,107 @@
+"""The same store on an object store: a real S3 protocol server on this machine."""
+
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from fsspec.config import conf
+
+from storage import files
+from storage.patches.schema import StoreError
+from storage.patches.shard_reader import read_rows
+from storage.patches.upkeep import gc, verify
+from storage.patches.versions import open_store
+from tests.support.store_images import build, fail_midway, image_folder
+
+pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'qfactory[s3]'")
+moto = pytest.importorskip("moto", reason="moto's S3 server is not installed")
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """An empty bucket on a local S3 server."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    address = next(
+        line.split("Running on ")[1].strip() for line in server.stderr if "Running on" in line
+    )
+    saved = dict(conf)
+    try:
+        yield from bucket_at(address)
+    finally:
+        conf.clear()
+        conf.update(saved)
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def bucket_at(address):
+    """Make a bucket on the S3 server and let fsspec know where it is."""
+    wait_until_it_answers(address)
+    conf["s3"] = {
+        "key": "test",
+        "secret": "test",
+        "endpoint_url": address,
+        "client_kwargs": {"region_name": "us-east-1"},
+    }
+    urllib.request.urlopen(urllib.request.Request(f"{address}/qfactory", method="PUT"))
+    yield "s3://qfactory"
+
+
+def wait_until_it_answers(address):
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(address, timeout=1)
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"the S3 server at {address} does not answer")
+
+
+@pytest.mark.slow
+def test_a_store_on_s3_has_the_same_shards_as_one_on_the_disk(tmp_path, bucket):
+    photos = image_folder(tmp_path / "photos", 20)
+    local = build(photos, tmp_path / "store").version
+    remote = build(photos, f"{bucket}/store").version
+    assert remote.shards == local.shards
+    assert all(whole for _, whole in verify(remote))
+    for shard in remote.shards:
+        ours = read_rows(remote, shard, 0, ["qf10"])[0]
+        assert (ours == read_rows(local, shard, 0, ["qf10"])[0]).all()
+    assert not build(photos, f"{bucket}/store").published
+    (photos / "003.png").unlink()
+    second = build(photos, f"{bucket}/store")
+    assert second.version.number == 2
+    assert gc(f"{bucket}/store", keep=1, grace_s=0).versions == (1,)
+    assert open_store(f"{bucket}/store") == second.version
+
+
+def test_a_missing_store_on_s3_is_refused(bucket):
+    with pytest.raises(StoreError, match="there is no patch store"):
+        open_store(f"{bucket}/nothing")
+
+
+def test_of_two_writers_on_s3_exactly_one_creates_a_file(bucket):
+    target = f"{bucket}/versions/1.json"
+    assert files.create_bytes(target, b"first")
+    assert not files.create_bytes(target, b"second")
+    assert files.read_bytes(target) == b"first"
+
+
+def test_an_upload_that_fails_leaves_nothing_on_s3(bucket):
+    target = f"{bucket}/half"
+    with pytest.raises(RuntimeError, match="midway"):
+        fail_midway(target)
+    assert not files.exists(target)
+
+
+def test_an_unknown_scheme_says_what_is_possible():
+    with pytest.raises(StoreError, match="s3://"):
+        open_store("nowhere://bucket/store")
