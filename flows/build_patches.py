@@ -1,18 +1,13 @@
 """The build-patches flow: a dataset becomes a version of a patch store."""
 
-import hashlib
-import re
-
 from prefect import flow
 
 from flows.pages import link_artifact
 from flows.parameters import Degradation, QualityFactors, Reference, Share, Side, Stride
+from flows.planning.store_places import chosen_store
 from flows.runtime import open_tracker, ray_session
-from flows.settings import settings
 from flows.steps.store_building import build_version, log_version, scan_sources
-from pipeline.datasets.references import FOLDER
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
-from storage import files
 from storage.patches.schema import PatchSpec
 from storage.patches.versions import StoreVersion
 
@@ -56,22 +51,3 @@ def build_patches(
         log_version(run, version)
         link_artifact(run)
     return version
-
-
-def chosen_store(store: str | None, dataset: str, spec: PatchSpec) -> str:
-    """Return the URI of the store that a user names, or of the one that is meant by default."""
-    return default_store(dataset, spec) if store is None else settings().store_uri(store)
-
-
-def default_store(dataset: str, spec: PatchSpec) -> str:
-    """Return the URI of the store that a dataset and a spec get when none is named."""
-    what = f"{_short_name(dataset)}-{spec.side}px-stride{spec.stride}-{spec.degradation}"
-    return files.join(settings().stores_root, f"{what}-{spec.fingerprint[:8]}")
-
-
-def _short_name(dataset: str) -> str:
-    if not dataset.startswith(FOLDER):
-        return re.sub(r"\W+", "-", dataset)
-    folder = dataset.removeprefix(FOLDER).rstrip("/")
-    digest = hashlib.sha256(folder.encode()).hexdigest()[:6]
-    return f"{re.sub(r'[^A-Za-z0-9]+', '-', folder.rsplit('/', 1)[-1])}-{digest}"

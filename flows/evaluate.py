@@ -13,12 +13,12 @@ from flows.parameters import QualityFactors, Reference, References
 from flows.planning.kept_scores import score_beside_jpeg
 from flows.planning.named_networks import OpenNetwork, open_network
 from flows.progress import progress, say
-from flows.report import default_path, write_report
 from flows.reporting.evaluation_report import evaluation_report
 from flows.reporting.score_tables import result_rows
 from flows.runtime import is_transient, open_tracker
 from flows.settings import git_commit, settings
 from flows.steps import recording
+from flows.steps.publishing import default_path, write_report
 from pipeline.datasets import references
 from pipeline.evaluation.protocol import load_images
 from pipeline.evaluation.published import JPEG

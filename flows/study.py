@@ -17,14 +17,14 @@ from flows.parameters import (
 )
 from flows.planning.recipe_graph import ordered_recipes
 from flows.planning.side_by_side import Outcome
-from flows.report import WrittenReport
-from flows.reporting.study_report import report_study
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.steps.network_checks import check_networks
+from flows.steps.publishing import WrittenReport
 from flows.steps.registration import are_trained, may_be_trained, tell_competitors
 from flows.steps.store_building import refuse_evaluation_images, scan_sources
 from flows.steps.study_parts import build_versions, default_sets, hashes_of, train_all
+from flows.steps.study_report import report_study
 from flows.steps.study_results import StudyError, StudyResult, raise_failures, study_result
 from flows.steps.train_and_score import TrainedModel, TrainingPlan, check_batches, use_gpus
 from flows.steps.validation_sets import build_validation, find_validation_sets, keep_apart

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from prefect import flow
 
-from flows.build_patches import chosen_store
 from flows.pages import link_artifact
 from flows.parameters import (
     PrecisionChoice,
@@ -17,6 +16,7 @@ from flows.parameters import (
     Threads,
     Workers,
 )
+from flows.planning.store_places import chosen_store
 from flows.progress import say
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings

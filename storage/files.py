@@ -17,12 +17,14 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from storage.patches.schema import StoreError
-
 TEMPORARY = ".tmp-"
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class StoreError(Exception):
+    """A patch store cannot be used as asked; the message names the next step."""
 
 
 def _explain_remote(function: Callable[P, R]) -> Callable[P, R]:

@@ -9,8 +9,9 @@ from flows.console import notes, out, print_json, show_table, shown
 from flows.settings import settings
 from pipeline.drawing.pictures import contact_sheet
 from storage import files
+from storage.files import StoreError
 from storage.patches import upkeep
-from storage.patches.schema import StoreError, pixel_columns
+from storage.patches.schema import pixel_columns
 from storage.patches.versions import StoreVersion, open_store, shard_uri, version_numbers
 
 

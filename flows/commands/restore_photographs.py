@@ -23,7 +23,7 @@ from pipeline.restoring.one_photograph import (
     restore_jpeg,
 )
 from storage import files
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 
 SOME_SKIPPED = 1
 JPEG_START = b"\xff\xd8\xff"

@@ -14,7 +14,7 @@ from pipeline.images.degrade import Protocol, protocol_of
 from pipeline.networks.code_fingerprint import code_fingerprint, evaluation_fingerprint
 from pipeline.recipes import Recipe
 from storage import files
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.registry.gate import GateScores
 
 

@@ -12,7 +12,7 @@ from pipeline.evaluation.scores import Comparison, EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
 from pipeline.networks.weights import Origin
 from pipeline.reports.content import Cost, Curve, Report, ReportedNetwork, cost_of, finite_curve
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.versions import open_store
 from storage.tracking.recorded_runs import RecordedRuns, TrackingError
 

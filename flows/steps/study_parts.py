@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flows.build_patches import default_store
 from flows.pages import link_artifact
 from flows.planning.side_by_side import Outcome, walk
+from flows.planning.store_places import default_store
 from flows.progress import say
 from flows.settings import settings
 from flows.steps.store_building import build_version

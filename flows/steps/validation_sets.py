@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from flows.build_patches import default_store
+from flows.planning.store_places import default_store
 from flows.settings import settings
 from flows.steps.store_building import build_version
 from pipeline.datasets import references

@@ -15,7 +15,7 @@ from pipeline.loading.epoch_plan import Window, plan_epoch
 from pipeline.loading.fresh_pairs import Crops, draw_crops, fill_pairs
 from pipeline.loading.patch_pixels import PatchPixels
 from pipeline.loading.row_groups import chosen_groups
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.shard_reader import damaged, read_quantization_tables
 from storage.patches.versions import StoreVersion
 

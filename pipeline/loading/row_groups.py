@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.versions import ShardEntry, StoreVersion
 
 SHARE = 3  # what a random stream is for, part of its seed

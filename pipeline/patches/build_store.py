@@ -26,7 +26,8 @@ from pipeline.images.jpeg import quantization_table
 from pipeline.images.luma import ImageRejected, read_luma
 from pipeline.patches.cut import patch_blocks, shape_to_cut
 from storage import files
-from storage.patches.schema import PatchSpec, StoreError
+from storage.files import StoreError
+from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import shard_is_whole
 from storage.patches.shard_writer import describe_shard, open_shard_writer
 from storage.patches.versions import (

@@ -20,7 +20,7 @@ from pipeline.restoring.one_photograph import Network, PhotographRejected, resto
 from pipeline.restoring.photo_names import Kind, output_name
 from storage import files
 from storage.batches.manifest import FileResult
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 
 PROGRAM = ".pt2"
 READ_ATTEMPTS = 3

@@ -26,7 +26,7 @@ from storage.batches.batch_settings import (
     read_settings,
 )
 from storage.batches.manifest import FileResult, manifest_uri, merge, read_results
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from pipeline.restoring.batch_run import Batch, BatchProgress, BatchReport, prep
 from pipeline.restoring.ledger import Ledger
 from pipeline.restoring.one_photograph import Network
 from storage.batches.manifest import FileResult, append
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 
 PART_SECONDS = 0.2
 """Of finished work that an actor keeps to itself, at most."""

@@ -30,7 +30,7 @@ from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingRe
 from pipeline.training.mailbox import Mailbox
 from pipeline.training.train import train
 from storage.checkpoints import CheckpointError
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.versions import open_store
 
 POLL_S = 0.25

@@ -15,7 +15,7 @@ from pipeline.recipes.base import Recipe
 from pipeline.training.job import TrainingJob, World
 from storage import files
 from storage.checkpoints import Checkpoint, CheckpointError, load_checkpoint
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.shard_reader import read_quantization_tables
 from storage.patches.versions import StoreVersion, build_command, open_store
 

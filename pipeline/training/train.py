@@ -27,7 +27,7 @@ from pipeline.training.loop import Training
 from pipeline.training.start import fitting_version
 from pipeline.training.validation import refuse_shared_images, validation_version
 from storage.checkpoints import CheckpointError
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.shard_writer import source_hashes
 from storage.patches.versions import open_store
 

@@ -18,7 +18,7 @@ from pipeline.loading.row_groups import held_out_rows
 from pipeline.recipes.base import Stage
 from pipeline.training.job import TrainingJob, World
 from pipeline.training.start import check_store
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.versions import StoreVersion, open_store
 
 PATCHES = 512  # at most so many are looked at, over all workers

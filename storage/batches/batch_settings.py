@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from storage import files
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 
 PRIVATE = ".qfactory"
 SETTINGS = "settings.json"

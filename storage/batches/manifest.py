@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from storage import files
 from storage.batches.batch_settings import PRIVATE
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 
 MANIFEST = "manifest.parquet"
 PARTS = "parts"

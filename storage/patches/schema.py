@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
+from storage.files import StoreError
+
 FORMAT_VERSION = 1
 SIDES = range(32, 225, 8)
 QUALITY_FACTORS = range(1, 101)
@@ -14,10 +16,6 @@ LUMA_RULE = "matlab-studio-y"  # floor(16 + (65.481 R + 128.553 G + 24.966 B) / 
 ORIGINAL = "original"
 
 Degradation = Literal["image", "patch", "rescaled", "none"]
-
-
-class StoreError(Exception):
-    """A patch store cannot be used as asked; the message names the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import files
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.versions import ShardEntry, StoreVersion, shard_uri
 
 

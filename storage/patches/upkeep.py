@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from storage import files
-from storage.files import TEMPORARY
-from storage.patches.schema import StoreError, pixel_columns
+from storage.files import TEMPORARY, StoreError
+from storage.patches.schema import pixel_columns
 from storage.patches.shard_reader import read_rows, shard_is_whole
 from storage.patches.versions import ShardEntry, StoreVersion, open_store, version_numbers
 

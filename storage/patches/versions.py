@@ -13,7 +13,8 @@ from functools import cached_property
 from shlex import quote
 
 from storage import files
-from storage.patches.schema import PatchSpec, StoreError
+from storage.files import StoreError
+from storage.patches.schema import PatchSpec
 
 COLUMN_CHUNK_BYTES = 1 << 20
 

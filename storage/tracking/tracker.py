@@ -8,7 +8,7 @@ from dataclasses import asdict
 from types import TracebackType
 
 from storage import files
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.tracking.journal import Entry, Journal, Unwritten
 from storage.tracking.mlflow_client import LazyExperiment, end_abandoned_runs, open_client
 from storage.tracking.tracked_run import Recorder, TrackedRun, now_ms, opened

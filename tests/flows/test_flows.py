@@ -10,9 +10,10 @@ import pytest
 from prefect.exceptions import ParameterTypeError
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.build_patches import build_patches, default_store
+from flows.build_patches import build_patches
 from flows.evaluate import evaluate
 from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
+from flows.planning.store_places import default_store
 from flows.reporting.score_tables import score_rows
 from flows.steps.registration import competitors
 from flows.steps.store_building import refuse_evaluation_images
@@ -35,7 +36,8 @@ from pipeline.networks.code_fingerprint import (
 from pipeline.networks.restorer import network_restorer
 from pipeline.networks.weights import save_weights
 from pipeline.recipes import RECIPES, get_recipe
-from storage.patches.schema import PatchSpec, StoreError
+from storage.files import StoreError
+from storage.patches.schema import PatchSpec
 from storage.registry.registered_version import RegisteredVersion
 from tests.support.store_images import build, image_folder
 from tests.support.training_recipes import RECIPE

@@ -12,9 +12,9 @@ import torch
 from prefect import get_client
 from safetensors.torch import load_file
 
-from flows.build_patches import default_store
 from flows.commands import evaluate_networks, recipes
 from flows.evaluate import evaluate
+from flows.planning.store_places import default_store
 from flows.report import report
 from flows.settings import settings
 from flows.steps.registration import find_trained

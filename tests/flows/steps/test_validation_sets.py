@@ -20,7 +20,7 @@ from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.comparisons import get_comparison, on_a_budget
 from pipeline.training.train import main, train
 from pipeline.training.validation import refuse_shared_images
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from tests.support.store_images import build, image_folder
 from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
 

@@ -15,7 +15,8 @@ from pipeline.loading.epoch_plan import plan_epoch
 from pipeline.loading.fresh_pairs import Crops, draw_crops, fill_pairs
 from pipeline.loading.inputs import to_network
 from pipeline.loading.loader import PatchLoader
-from storage.patches.schema import PatchSpec, StoreError
+from storage.files import StoreError
+from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import locate_rows, read_rows
 from storage.patches.versions import shard_uri
 from tests.support.store_images import build, image_folder

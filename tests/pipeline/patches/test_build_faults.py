@@ -15,7 +15,8 @@ from pipeline import cluster
 from pipeline.datasets.references import list_images
 from pipeline.datasets.sources import scan_images
 from pipeline.patches.build_store import build_shard, build_store
-from storage.patches.schema import PatchSpec, StoreError
+from storage.files import StoreError
+from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import open_shard, read_rows
 from storage.patches.upkeep import verify
 from storage.patches.versions import open_store

@@ -10,7 +10,7 @@ import pytest
 from fsspec.config import conf
 
 from storage import files
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from storage.patches.shard_reader import read_rows
 from storage.patches.upkeep import gc, verify
 from storage.patches.versions import open_store

@@ -36,7 +36,7 @@ from storage import files
 from storage.batches import manifest
 from storage.batches.batch_settings import UsedNetwork
 from storage.batches.manifest import FileResult, append, merge, read_results
-from storage.patches.schema import StoreError
+from storage.files import StoreError
 from tests.support.processes import services_of
 from tests.support.project import PROJECT
 from tests.support.store_images import texture

@@ -28,7 +28,8 @@ from pipeline.training.optimization import Plateau, learning_rate, make_optimize
 from pipeline.training.start import share_of_batch
 from pipeline.training.train import main, parse_seconds, train
 from storage.checkpoints import CheckpointError, checkpoint_steps
-from storage.patches.schema import PatchSpec, StoreError
+from storage.files import StoreError
+from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import locate_rows
 from tests.support.project import PROJECT
 from tests.support.store_images import build, image_folder

@@ -17,7 +17,8 @@ from pipeline.images.jpeg import compress, quantization_table
 from pipeline.patches import store_size
 from pipeline.patches.store_size import expected_bytes, overlap_warning
 from storage import files
-from storage.patches.schema import PatchSpec, StoreError
+from storage.files import StoreError
+from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import open_shard, read_rows
 from storage.patches.upkeep import gc, record_verification, sample_rows, verify, when_verified
 from storage.patches.versions import open_store, shard_uri

@@ -5,11 +5,11 @@ from functools import partial
 
 from flows.planning.named_networks import restorer_of
 from flows.planning.side_by_side import Outcome
-from flows.report import WrittenReport, default_path, write_report
 from flows.reporting.evaluation_report import made_of, recorded_curves
 from flows.reporting.report_content import ScoredNetwork, report_of
 from flows.runtime import going_on
 from flows.settings import git_commit, settings
+from flows.steps.publishing import WrittenReport, default_path, write_report
 from flows.steps.train_and_score import TrainedModel
 from pipeline.recipes import Recipe
 from pipeline.reports.content import ReportedNetwork, cost_of, finite_curve
