@@ -2,9 +2,9 @@
 
 from prefect import flow
 
-from flows.pages import link_artifact
 from flows.parameters import Degradation, QualityFactors, Reference, Share, Side, Stride
 from flows.planning.store_places import chosen_store
+from flows.reporting.pages import link_artifact
 from flows.runtime import open_tracker, ray_session
 from flows.steps.store_building import build_version, log_version, scan_sources
 from pipeline.patches.build_store import MAX_REJECTED_SHARE

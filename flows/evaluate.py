@@ -8,14 +8,13 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.console import counted
-from flows.pages import link_artifact
 from flows.parameters import QualityFactors, Reference, References
 from flows.planning.kept_scores import score_beside_jpeg
 from flows.planning.named_networks import OpenNetwork, open_network
-from flows.progress import progress, say
 from flows.reporting.evaluation_report import evaluation_report
+from flows.reporting.pages import link_artifact
 from flows.reporting.score_tables import result_rows
-from flows.runtime import is_transient, open_tracker
+from flows.runtime import is_transient, open_tracker, progress, say
 from flows.settings import git_commit, settings
 from flows.steps import recording
 from flows.steps.publishing import default_path, write_report

@@ -5,8 +5,8 @@ from functools import partial
 
 from prefect import flow
 
-from flows.pages import mlflow_server
 from flows.reporting.evaluation_report import recorded_curves
+from flows.reporting.pages import mlflow_server
 from flows.settings import settings
 from flows.steps.publishing import default_path, link_report, page_files
 from pipeline.reports.content import Report, ReportedNetwork, from_files

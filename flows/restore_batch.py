@@ -10,8 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from flows.planning.network_files import fetch, names_of, networks_for
-from flows.progress import progress, say
-from flows.runtime import is_transient, ray_session
+from flows.runtime import is_transient, progress, ray_session, say
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.restoring.batch_run import Batch, BatchProgress, BatchReport
 from pipeline.restoring.one_photograph import MAX_PIXELS

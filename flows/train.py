@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from prefect import flow
 
-from flows.pages import link_artifact
 from flows.parameters import (
     PrecisionChoice,
     RecipeName,
@@ -17,8 +16,8 @@ from flows.parameters import (
     Workers,
 )
 from flows.planning.store_places import chosen_store
-from flows.progress import say
-from flows.runtime import open_tracker, ray_session
+from flows.reporting.pages import link_artifact
+from flows.runtime import open_tracker, ray_session, say
 from flows.settings import git_commit, settings
 from flows.steps import recording
 from flows.steps.network_checks import check_networks

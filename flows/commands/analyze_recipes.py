@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from typing import Any, cast
 
-from flows import pages
 from flows.analyze import Analysis
 from flows.analyze import analyze as analyze_flow
 from flows.cli.command_runs import run_flow
 from flows.cli.flow_commands import runs
 from flows.console import out, print_json, show_table
+from flows.reporting import pages
 from pipeline.recipes.comparisons import COMPARISONS
 
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows import pages
 from flows.cli.command_runs import run_flow
 from flows.console import out as console
 from flows.report import report as report_flow
+from flows.reporting import pages
 from storage.tracking.recorded_runs import LATEST
 
 

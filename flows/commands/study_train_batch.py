@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
-from flows import pages
 from flows.cli.command_runs import run_flow
 from flows.cli.flow_commands import runs
 from flows.console import out, print_json, show_table
+from flows.reporting import pages
 from flows.reporting.score_tables import SPARE, Row
 from flows.restore_batch import RestoredBatch, table_of
 from flows.restore_batch import restore_batch as restore_batch_flow

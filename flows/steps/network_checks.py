@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from flows.progress import say
+from flows.runtime import say
 from flows.settings import settings
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.networks.contract import check_network

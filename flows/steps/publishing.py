@@ -6,9 +6,9 @@ from pathlib import Path
 
 from prefect.artifacts import create_link_artifact
 
-from flows.pages import mlflow_command, mlflow_server
-from flows.progress import say
+from flows.reporting.pages import mlflow_command, mlflow_server
 from flows.reporting.score_tables import label_of
+from flows.runtime import say
 from flows.settings import settings
 from pipeline.reports.content import Report, to_files
 from pipeline.reports.html import Page, save_page

@@ -12,8 +12,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
-from flows.progress import say
 from flows.reporting.model_cards import CardFacts, model_card
+from flows.runtime import say
 from flows.settings import git_commit, settings
 from pipeline.datasets import references
 from pipeline.evaluation.precision_loss import middles, program_loss_db

@@ -4,8 +4,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.progress import progress, say
-from flows.runtime import is_transient
+from flows.runtime import is_transient, progress, say
 from flows.settings import git_commit, settings
 from pipeline.cluster import ray_map
 from pipeline.datasets import references

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flows.pages import link_artifact
 from flows.planning.side_by_side import Outcome, walk
 from flows.planning.store_places import default_store
-from flows.progress import say
+from flows.reporting.pages import link_artifact
+from flows.runtime import say
 from flows.settings import settings
 from flows.steps.store_building import build_version
 from flows.steps.train_and_score import TrainedModel, TrainingPlan, reuse_or_train, training_name

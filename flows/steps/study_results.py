@@ -8,9 +8,8 @@ from typing import Literal
 from prefect.artifacts import create_table_artifact
 
 from flows.planning.side_by_side import Outcome
-from flows.progress import say
 from flows.reporting.score_tables import JPEG_ROW, Row, score_rows
-from flows.runtime import going_on
+from flows.runtime import going_on, say
 from flows.steps.publishing import WrittenReport
 from flows.steps.train_and_score import TrainedModel
 

@@ -14,8 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.console import counted
 from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
 from flows.planning.named_networks import restorer_of
-from flows.progress import progress, say
-from flows.runtime import is_transient
+from flows.runtime import is_transient, progress, say
 from flows.settings import settings
 from flows.steps import recording
 from flows.steps.registration import find_trained, parts_json, register_network, training_tags

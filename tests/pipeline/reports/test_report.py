@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.pages import mlflow_command, mlflow_server
+from flows.reporting.pages import mlflow_command, mlflow_server
 from flows.settings import settings
 from pipeline.evaluation.protocol import compare, evaluate
 from pipeline.evaluation.published import published_rows
