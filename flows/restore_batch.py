@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from flows.planning.network_files import fetch, names_of, networks_for
+from flows.planning.restoring_networks import fetch, names_of, networks_for
 from flows.runtime import is_transient, progress, ray_session, say
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.restoring.batch_run import Batch, BatchProgress, BatchReport

@@ -10,9 +10,8 @@ from pipeline.networks.devices import Precision
 from pipeline.networks.restorer import Restorer
 from pipeline.restoring.batch_file import NetworkSource
 from storage.batches.batch_settings import UsedNetwork
-from storage.registry.model_files import RegistryError
+from storage.registry.model_files import PROGRAM, RegistryError
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion, scores_of
-from storage.registry.programs import PROGRAM_DIGEST, checked_program
 
 RESCALED = "-rescaled-"
 """Part of the names of networks for pictures that were made smaller before they were compressed."""
@@ -77,7 +76,7 @@ def program_of(network: UsedNetwork) -> NetworkSource:
     registry = ModelRegistry(settings().mlflow_uri)
     try:
         found = registry.resolve(network.uri)
-        content = checked_program(registry, network.uri)
+        content = registry.program(network.uri)
     except RegistryError as error:
         raise _explained(error, str(error)) from error
     return NetworkSource(
@@ -103,7 +102,7 @@ def _choice(found: RegisteredVersion, alias: str, *, asked: bool = False) -> Use
         name=f"{found.uri} (@{alias})" if alias else found.uri,
         uri=found.uri,
         qfs=found.qfs,
-        sha256=found.tags.get(PROGRAM_DIGEST, ""),
+        sha256=found.digests.get(PROGRAM, ""),
         asked=asked,
         bfloat16_loss_db=found.bfloat16_loss_db,
     )

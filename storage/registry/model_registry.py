@@ -17,6 +17,7 @@ from torch import nn
 from storage.registry.consumer_files import ServedCode
 from storage.registry.gate import CHAMPION, GateScores
 from storage.registry.model_files import (
+    PROGRAM,
     RegistryError,
     check_exportable,
     check_files,
@@ -223,6 +224,20 @@ class ModelRegistry:
             folder = self.download(uri, Path(scratch))
             with self._explained(f"{uri} not loaded"):
                 return load_model(str(folder))
+
+    def program(self, uri: str) -> bytes:
+        """Return a registered network's torch.export program, for machines without a registry.
+
+        Raises RegistryError for files that are not those that were registered, and for a program
+        with a pickle inside.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self.download(uri, Path(scratch))
+            try:
+                load_model(str(folder))
+            except MlflowException as error:
+                raise RegistryError(f"{uri} is not used: {error}") from None
+            return (folder / PROGRAM).read_bytes()
 
     def _ensure_model(self, name: str) -> None:
         try:

@@ -10,8 +10,7 @@ from fsspec.config import conf
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from flows.planning.network_files import fetch, networks_for
-from flows.planning.restoring_networks import ZOO, network_choices
+from flows.planning.restoring_networks import ZOO, fetch, network_choices, networks_for
 from flows.restore_batch import restore_batch, table_of
 from flows.settings import settings
 from pipeline.networks.export import export_network
