@@ -6,7 +6,11 @@ from flows.parameters import Degradation, QualityFactors, Reference, Share, Side
 from flows.planning.store_places import chosen_store
 from flows.reporting.pages import link_artifact
 from flows.runtime import open_tracker, ray_session
+from flows.settings import settings
+from flows.steps.leak_check import keep_apart
 from flows.steps.store_building import build_version, log_version, scan_sources
+from pipeline.datasets.leaks import evaluation_images
+from pipeline.datasets.sources import hashes_by_name
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
 from storage.patches.schema import PatchSpec
 from storage.patches.versions import StoreVersion
@@ -39,14 +43,21 @@ def build_patches(
         store: name, path or URI of the store; by default it is named after the dataset and the spec
         repair: read every shard again and rewrite the damaged ones
         max_rejected_share: share of unusable images above which the build fails
-        allow_evaluation_images: whether images of LIVE1 and Classic5 may be trained on
+        allow_evaluation_images: whether images of an evaluation set (LIVE1, Classic5,
+            sample:test) may be trained on
     """
     qfs = qf or (() if degradation == "none" else DEFAULT_QFS)
     spec = PatchSpec(side=side, stride=stride, qfs=tuple(qfs), degradation=degradation)
     uri = chosen_store(store, dataset, spec)
     tracker = open_tracker()
     with ray_session(lazy=True), tracker, tracker.study("patches", run_name=dataset) as run:
-        scanned = scan_sources(dataset, allow_evaluation_images)
+        scanned = scan_sources(dataset)
+        keep_apart(
+            dataset,
+            hashes_by_name(scanned),
+            evaluation_images(settings().datasets_root),
+            allowed=allow_evaluation_images,
+        )
         version = build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
         log_version(run, version)
         link_artifact(run)

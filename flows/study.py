@@ -19,15 +19,18 @@ from flows.planning.recipe_graph import ordered_recipes
 from flows.planning.side_by_side import Outcome
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
+from flows.steps.leak_check import keep_apart
 from flows.steps.network_checks import check_networks
 from flows.steps.publishing import WrittenReport
 from flows.steps.registration import are_trained, may_be_trained, tell_competitors
-from flows.steps.store_building import refuse_evaluation_images, scan_sources
-from flows.steps.study_parts import build_versions, default_sets, hashes_of, train_all
+from flows.steps.store_building import scan_sources
+from flows.steps.study_parts import build_versions, default_sets, train_all
 from flows.steps.study_report import report_study
 from flows.steps.study_results import StudyError, StudyResult, raise_failures, study_result
 from flows.steps.train_and_score import TrainedModel, TrainingPlan, check_batches, use_gpus
-from flows.steps.validation_sets import build_validation, find_validation_sets, keep_apart
+from flows.steps.validation_sets import build_validation, find_validation_sets
+from pipeline.datasets.leaks import evaluation_images
+from pipeline.datasets.sources import hashes_by_name
 from pipeline.recipes import Recipe
 from pipeline.training.capacity import Room
 from pipeline.training.ray_train import cluster_room
@@ -109,19 +112,16 @@ def run_study(
     """
     check_batches(ordered, plan.workers)
     validated = find_validation_sets(ordered)
-    evaluated = hashes_of(plan.evaluate_on)
+    evaluated = evaluation_images(settings().datasets_root, plan.evaluate_on)
     check_networks(ordered)
     if plan.register:
         tell_competitors(ordered)
     with ray_session(lazy=True):
         if plan.fresh or not may_be_trained(ordered):
             room_of(plan)  # refused now rather than after the store is built
-        scanned = scan_sources(dataset, allow_evaluation_images)
-        hashes = {image.name: image.sha256 for image in scanned}
-        refuse_evaluation_images(
-            dataset, hashes, evaluated=evaluated, allowed=allow_evaluation_images
-        )
-        keep_apart(validated, hashes)
+        scanned = scan_sources(dataset)
+        hashes = hashes_by_name(scanned)
+        keep_apart(dataset, hashes, evaluated, validated, allowed=allow_evaluation_images)
         versions = build_versions(ordered, dataset, scanned, store)
         plan = replace(plan, validation=build_validation(ordered, validated))
         tracker = open_tracker()

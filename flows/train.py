@@ -20,10 +20,10 @@ from flows.reporting.pages import link_artifact
 from flows.runtime import open_tracker, ray_session, say
 from flows.settings import git_commit, settings
 from flows.steps import recording
+from flows.steps.leak_check import keep_apart
 from flows.steps.network_checks import check_networks
 from flows.steps.registration import tell_competitors
-from flows.steps.store_building import refuse_evaluation_images
-from flows.steps.study_parts import default_sets, hashes_of
+from flows.steps.study_parts import default_sets
 from flows.steps.study_results import notes_of
 from flows.steps.train_and_score import (
     TrainedModel,
@@ -33,7 +33,8 @@ from flows.steps.train_and_score import (
     train_network,
     training_name,
 )
-from flows.steps.validation_sets import build_validation, find_validation_sets, keep_apart
+from flows.steps.validation_sets import build_validation, find_validation_sets
+from pipeline.datasets.leaks import evaluation_images
 from pipeline.networks.weights import load_weights
 from pipeline.recipes import Recipe, get_recipe
 from pipeline.training.start import fitting_version
@@ -116,14 +117,13 @@ def train(
         stop_after_s=parse_seconds(stop_after) if stop_after is not None else None,
     )
     validated = find_validation_sets([chosen])
-    hashes = source_hashes(version)
-    refuse_evaluation_images(
+    keep_apart(
         version.dataset,
-        hashes,
-        evaluated=hashes_of(plan.evaluate_on),
+        source_hashes(version),
+        evaluation_images(settings().datasets_root, plan.evaluate_on),
+        validated,
         allowed=allow_evaluation_images,
     )
-    keep_apart(validated, hashes)
     check_batches([chosen], plan.workers)
     start = initial_weights or registered_weights(chosen)
     if start is not None:

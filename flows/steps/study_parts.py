@@ -10,8 +10,7 @@ from flows.runtime import say
 from flows.settings import settings
 from flows.steps.store_building import build_version
 from flows.steps.train_and_score import TrainedModel, TrainingPlan, reuse_or_train, training_name
-from pipeline.datasets import references
-from pipeline.datasets.sources import ScannedImage, scan_images
+from pipeline.datasets.sources import ScannedImage
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
 from pipeline.recipes import Recipe
@@ -25,17 +24,6 @@ from storage.tracking.tracked_run import TrackedRun
 def default_sets(dataset: str) -> tuple[str, ...]:
     """Return the sets that a study scores on if none are named."""
     return ("sample:test",) if dataset.partition(":")[0] == "sample" else ("live1", "classic5")
-
-
-def hashes_of(sets: Sequence[str]) -> dict[str, str]:
-    """Return SHA-256 -> name of every image of the sets. Raises if a set is not there."""
-    root = settings().datasets_root
-    return {
-        image.sha256: f"{reference}/{image.name}"
-        for reference in sets
-        for image in scan_images(references.list_images(reference, root=root, purpose="evaluate"))
-        if image.sha256
-    }
 
 
 def build_versions(

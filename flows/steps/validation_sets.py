@@ -10,7 +10,6 @@ from pipeline.datasets.references import DatasetError
 from pipeline.datasets.sources import ScannedImage, scan_images
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
 from pipeline.recipes import Recipe
-from pipeline.training.validation import refuse_shared_images
 from storage.patches.versions import StoreVersion
 
 MOST_IMAGES = 1000
@@ -30,13 +29,6 @@ def find_validation_sets(recipes: Sequence[Recipe]) -> Sets:
         if recipe.looks_at is not None and recipe.looks_at not in found:
             found[recipe.looks_at] = _scanned(recipe.name, recipe.looks_at)
     return found
-
-
-def keep_apart(sets: Sets, training: Mapping[str, str]) -> None:
-    """Raise ValueError when images of the sets are trained on; `training` is name -> SHA-256."""
-    for reference, images in sets.items():
-        hashes = {image.name: image.sha256 for image in images if image.sha256}
-        refuse_shared_images(reference, hashes, training)
 
 
 def build_validation(recipes: Sequence[Recipe], sets: Sets) -> dict[str, StoreVersion]:

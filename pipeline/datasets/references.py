@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from pipeline.datasets.catalogue import DATASETS, SCIKIT_IMAGE, Dataset
+from pipeline.datasets.catalogue import DATASETS, Dataset
 from pipeline.datasets.folders import image_files
 from storage import files
 
@@ -121,41 +121,6 @@ def pinned_hashes() -> Mapping[str, str]:
     return read_hashes(
         resource_files("pipeline.datasets").joinpath("datasets.sha256").read_text("utf-8")
     )
-
-
-@cache
-def evaluation_hashes() -> Mapping[str, str]:
-    """Return SHA-256 -> "live1/monarch.png" of every image that nothing may train on.
-
-    These are the sets with the role `evaluation` and the held-out photographs of `sample`.
-    """
-    folders = {
-        folder: dataset.name
-        for dataset in DATASETS.values()
-        for folder in dataset.urls
-        if dataset.role == "evaluation"
-    }
-    held_out = {f"{SCIKIT_IMAGE}/{name}" for name in DATASETS["sample"].members["test"]}
-    found = {}
-    for path, sha256 in pinned_hashes().items():
-        folder, _, name = path.rpartition("/")
-        if folder in folders:
-            found[sha256] = f"{folders[folder]}/{name}"
-        elif path in held_out:
-            found[sha256] = f"sample:test/{name}"
-    return MappingProxyType(found)
-
-
-def evaluation_images_among(
-    hashes: Mapping[str, str], extra: Mapping[str, str] = MappingProxyType({})
-) -> list[tuple[str, str]]:
-    """Return (training image, evaluation image) for every training image that is an evaluation one.
-
-    `hashes` is training image name -> SHA-256 of its file. `extra` is SHA-256 -> name of further
-    evaluation images. Files are compared byte for byte: a re-encoded copy is not found.
-    """
-    known = {**extra, **evaluation_hashes()}
-    return sorted((name, known[sha256]) for name, sha256 in hashes.items() if sha256 in known)
 
 
 def _images_in_folder(folder: str) -> list[SourceImage]:

@@ -1,7 +1,7 @@
 """Source images before they are decoded: hashed, freed of duplicates, grouped into shards."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +38,11 @@ def scan_images(
     chunks = [tuple(images[i : i + SCAN_CHUNK]) for i in range(0, len(images), SCAN_CHUNK)]
     scanned = [image for chunk in parallel(_scan_chunk, chunks) for image in chunk]
     return tuple(sorted(scanned, key=lambda image: image.name))
+
+
+def hashes_by_name(scanned: Iterable[ScannedImage]) -> dict[str, str]:
+    """Return image name -> SHA-256 of every image that could be read."""
+    return {image.name: image.sha256 for image in scanned if image.sha256}
 
 
 def split_duplicates(

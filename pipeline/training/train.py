@@ -20,12 +20,13 @@ from typing import get_args
 
 import torch
 
+from pipeline.datasets.leaks import refuse_shared_images
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import get_recipe
 from pipeline.training.job import ALONE, Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training.loop import Training
 from pipeline.training.start import fitting_version
-from pipeline.training.validation import refuse_shared_images, validation_version
+from pipeline.training.validation import validation_version
 from storage.checkpoints import CheckpointError
 from storage.files import StoreError
 from storage.patches.shard_writer import source_hashes

@@ -96,20 +96,3 @@ def validation_version(job: TrainingJob) -> StoreVersion:
             f"{recipe.looks_at}: give a store of these images"
         )
     return version
-
-
-def refuse_shared_images(
-    validation_set: str, validation: Mapping[str, str], training: Mapping[str, str]
-) -> None:
-    """Raise ValueError when images of a validation set are trained on too.
-
-    Both are image name -> SHA-256 of its file: a re-encoded copy is not found.
-    """
-    trained = {sha256: name for name, sha256 in training.items() if sha256}
-    shared = [(name, trained[h]) for name, h in validation.items() if h in trained]
-    if shared:
-        name, as_trained = shared[0]
-        raise ValueError(
-            f"validation set {validation_set}: {len(shared)} of its images are trained on too, "
-            f"such as {name}, which is {as_trained}. Train on images without them"
-        )

@@ -16,13 +16,12 @@ from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
 from flows.planning.store_places import default_store
 from flows.reporting.score_tables import score_rows
 from flows.steps.registration import competitors
-from flows.steps.store_building import refuse_evaluation_images
 from flows.steps.study_parts import default_sets, spec_for
 from flows.steps.train_and_score import stoppable
 from flows.study import study
 from flows.train import train
 from models import build_model
-from pipeline.datasets.references import evaluation_hashes, list_images
+from pipeline.datasets.references import list_images
 from pipeline.evaluation.protocol import compare, load_images
 from pipeline.images.jpeg import quantization_table
 from pipeline.networks.code_fingerprint import (
@@ -235,15 +234,6 @@ def test_an_evaluation_ends_at_the_next_layer_once_it_is_told_to(tmp_path):
     stop.set()
     with pytest.raises(CancelledError):
         restorer(luma, quantization_table(10))
-
-
-def test_training_images_of_an_evaluation_set_are_refused_by_content():
-    sha256, name = next(iter(evaluation_hashes().items()))
-    with pytest.raises(ValueError, match=name):
-        refuse_evaluation_images("folder:x", {"renamed.png": sha256})
-    with pytest.raises(ValueError, match=r"bsds500:test/1\.jpg"):
-        refuse_evaluation_images("bsds500", {"1.jpg": "ab"}, evaluated={"ab": "bsds500:test/1.jpg"})
-    refuse_evaluation_images("folder:x", {"own.png": "cd"})
 
 
 def test_a_study_scores_on_held_out_images_by_default():

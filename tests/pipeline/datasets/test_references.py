@@ -13,8 +13,6 @@ from PIL import Image
 from pipeline.datasets.catalogue import DATASETS
 from pipeline.datasets.references import (
     DatasetError,
-    evaluation_hashes,
-    evaluation_images_among,
     list_images,
     parse,
     pinned_hashes,
@@ -199,26 +197,3 @@ def test_real_damaged_files_get_a_reason(tmp_path, photographs):
     (image,) = list_images(f"folder:{tmp_path}", root=None, purpose="train")
     with pytest.raises(ImageRejected, match="truncated"):
         read_luma(files.read_bytes(image.uri), image.name)
-
-
-def test_evaluation_images_are_known_by_their_bytes_whatever_their_name(tmp_path, datasets_root):
-    (tmp_path / "holiday.png").write_bytes((datasets_root / "LIVE1/monarch.png").read_bytes())
-    picture(tmp_path / "own.png")
-    hashes = {
-        image.name: hashlib.sha256(files.read_bytes(image.uri)).hexdigest()
-        for image in list_images(f"folder:{tmp_path}", root=None, purpose="train")
-    }
-    assert evaluation_images_among(hashes) == [("holiday.png", "live1/monarch.png")]
-    extra = {hashes["own.png"]: "mine/own.png"}
-    assert len(evaluation_images_among(hashes, extra)) == 2
-
-
-def test_no_training_split_holds_an_evaluation_image():
-    training = {path: sha for path, sha in pinned_hashes().items() if "BSDS500" in path}
-    training |= {
-        f"sample/{name}": pinned_hashes()[f"scikit-image/{name}"]
-        for name in DATASETS["sample"].members["train"]
-    }
-    assert len(training) == 508
-    assert evaluation_images_among(training) == []
-    assert len(evaluation_hashes()) == 29 + 5 + 3
