@@ -31,12 +31,12 @@ from flows.steps.train_and_score import (
     check_batches,
     score_and_register,
     train_network,
-    training_name,
 )
 from flows.steps.validation_sets import build_validation, find_validation_sets
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.networks.weights import load_weights
 from pipeline.recipes import Recipe, get_recipe
+from pipeline.training.identity import training_name
 from pipeline.training.start import fitting_version
 from pipeline.training.train import parse_seconds
 from storage.patches.shard_writer import source_hashes

@@ -5,6 +5,7 @@ renamed; object stores show an object only when its upload is complete.
 """
 
 import errno
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -98,6 +99,11 @@ def read_bytes(uri: str) -> bytes:
     fs, path = resolve(uri)
     with fs.open(path, "rb") as file:
         return cast(bytes, file.read())
+
+
+def sha256_of(uri: str) -> str:
+    """Return the SHA-256 of a file, hexadecimal. Raises FileNotFoundError."""
+    return hashlib.sha256(read_bytes(uri)).hexdigest()
 
 
 @_explain_remote

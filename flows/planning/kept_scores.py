@@ -51,7 +51,7 @@ def scores_file(weights: str, recipe: Recipe, dataset: str, sources: Sequence[So
     images = [(image.name, image.sha256 or image.reason) for image in scan_images(sources)]
     decisive = [
         dataset,
-        hashlib.sha256(files.read_bytes(weights)).hexdigest(),
+        files.sha256_of(weights),
         code_fingerprint(recipe.architecture),
         evaluation_fingerprint(),
         protocol_of(recipe.patches.degradation),

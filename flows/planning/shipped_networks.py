@@ -1,6 +1,5 @@
 """The weights that the repository ships: which files they are, and how they were scored."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -56,7 +55,7 @@ def check_registry(network: str) -> None:
 
 def digest_of(weights: str) -> str:
     """Return the SHA-256 of a file of weights. Raises ValueError for a shipped one that changed."""
-    digest = hashlib.sha256(files.read_bytes(weights)).hexdigest()
+    digest = files.sha256_of(weights)
     name = Path(weights).stem
     recorded = _record().get(name, {}).get("sha256", digest)
     if digest != recorded and Path(weights).resolve() == shipped_weights().get(name):

@@ -1,6 +1,5 @@
 """What a study finds in the registry, and the task that puts a trained network there."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -28,6 +27,7 @@ from pipeline.networks.weights import load_network
 from pipeline.recipes import Recipe
 from pipeline.restoring.one_photograph import GOOD_QF
 from pipeline.timings import timed
+from pipeline.training.identity import training_tags
 from pipeline.training.job import Part, TrainingResult
 from storage import files
 from storage.patches.versions import StoreVersion
@@ -71,19 +71,6 @@ def competitors(
     others = {other.name for other in trained if other.model_name == recipe.model_name}
     others |= {version.tags.get("recipe", "unknown") for version in versions}
     return sorted(others - {recipe.name})
-
-
-def training_tags(
-    recipe: Recipe, version: StoreVersion, initial_weights: str | None
-) -> dict[str, str]:
-    """Return what decides a training's weights: recipe, patches, code, and where it starts from."""
-    start = "none" if initial_weights is None else _sha256_of(initial_weights)
-    return {
-        "recipe_fingerprint": recipe.fingerprint,
-        "store_content": version.content,
-        "code_fingerprint": code_fingerprint(recipe.architecture),
-        "initial_weights": start,
-    }
 
 
 def find_trained(
@@ -168,7 +155,7 @@ def register_network(
     """Register trained weights, unless the very same are registered, and apply the alias rule."""
     registry = ModelRegistry(settings().mlflow_uri)
     name = recipe.model_name
-    same = {"weights_sha256": _sha256_of(result.weights)}
+    same = {"weights_sha256": files.sha256_of(result.weights)}
     same |= training_tags(recipe, version, initial_weights)
     found = registry.find_version(name, same)
     what = "registered"
@@ -247,13 +234,9 @@ def parts_json(result: TrainingResult) -> str:
     return json.dumps([asdict(part) for part in result.parts])
 
 
-def _sha256_of(uri: str) -> str:
-    return hashlib.sha256(files.read_bytes(uri)).hexdigest()
-
-
 def _is_whole(weights: str, sha256: str) -> bool:
     try:
-        return _sha256_of(weights) == sha256
+        return files.sha256_of(weights) == sha256
     except OSError:
         return False
 

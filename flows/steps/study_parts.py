@@ -9,11 +9,12 @@ from flows.reporting.pages import link_artifact
 from flows.runtime import say
 from flows.settings import settings
 from flows.steps.store_building import build_version
-from flows.steps.train_and_score import TrainedModel, TrainingPlan, reuse_or_train, training_name
+from flows.steps.train_and_score import TrainedModel, TrainingPlan, reuse_or_train
 from pipeline.datasets.sources import ScannedImage
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
 from pipeline.recipes import Recipe
+from pipeline.training.identity import training_name
 from pipeline.training.start import check_store
 from storage import files
 from storage.patches.schema import PatchSpec

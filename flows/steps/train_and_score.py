@@ -1,6 +1,5 @@
 """Prefect tasks that train and score one network, and the order they come in."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from flows.planning.named_networks import restorer_of
 from flows.runtime import is_transient, progress, say
 from flows.settings import settings
 from flows.steps import recording
-from flows.steps.registration import find_trained, parts_json, register_network, training_tags
+from flows.steps.registration import find_trained, parts_json, register_network
 from pipeline.cluster import cluster_gpus
 from pipeline.datasets import references
 from pipeline.evaluation.protocol import compare, load_images
@@ -28,6 +27,7 @@ from pipeline.networks.restorer import Restorer, network_restorer
 from pipeline.networks.weights import load_network
 from pipeline.recipes import Recipe
 from pipeline.timings import spend, timed
+from pipeline.training.identity import training_name
 from pipeline.training.job import Record, TrainingJob, TrainingResult
 from pipeline.training.ray_train import run_training
 from pipeline.training.start import share_of_batch
@@ -277,10 +277,3 @@ def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
     for recipe in recipes:
         for stage in recipe.stages:
             share_of_batch(stage.batch, workers)
-
-
-def training_name(recipe: Recipe, version: StoreVersion, initial_weights: str | None) -> str:
-    """Return a name that is the same for the same training, and for no other."""
-    tags = training_tags(recipe, version, initial_weights)
-    digest = hashlib.sha256(" ".join(tags[name] for name in sorted(tags)).encode())
-    return f"{recipe.name}-{digest.hexdigest()[:12]}"

@@ -97,7 +97,7 @@ def _scan_chunk(images: Sequence[SourceImage]) -> list[ScannedImage]:
 
 def _scan(image: SourceImage) -> ScannedImage:
     try:
-        digest = hashlib.sha256(files.read_bytes(image.uri)).hexdigest()
+        digest = files.sha256_of(image.uri)
     except OSError as error:
         reason = f"unreadable: {error.strerror or error}"
         return ScannedImage(name=image.name, uri=image.uri, reason=reason)
