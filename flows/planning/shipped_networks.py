@@ -18,7 +18,7 @@ PREFERRED = ("unet-blind", "unet-small-blind", "unet-tiny-blind")
 RECORD = ZOO / "precision.json"
 """Name -> SHA-256 of a shipped file, and the most PSNR in dB that its network loses by bfloat16 on
 LIVE1, at one of its quality factors that photographs are restored at (GOOD_QF of
-pipeline/restoring/one_photograph.py and below). Made by tests/benchmarks/precision.py."""
+pipeline/served/good_jpegs.py and below). Made by tests/benchmarks/precision.py."""
 
 
 TRAININGS = ZOO / "trainings.json"

@@ -14,6 +14,7 @@ from pipeline.evaluation.scores import Comparison
 from pipeline.images.metrics import MIN_SIDE
 from pipeline.networks.restorer import Pooling
 from pipeline.recipes import Recipe
+from pipeline.served.good_jpegs import GOOD_QF
 from pipeline.training.job import TrainingResult
 from storage.patches.versions import StoreVersion
 
@@ -160,6 +161,7 @@ def _limits(facts: CardFacts) -> str:
         table = [f"It takes the JPEG's quantisation table: photographs have theirs, {default}."]
     return _list(
         f"For JPEGs of {_quality(recipe)}. {others}",
+        f"A photograph of QF {GOOD_QF + 1} and above is good already and is left as it is.",
         "Luma only: chroma stays as the JPEG has it.",
         "Trained and scored on studio-range luma (MATLAB `rgb2ycbcr`, 16 to 235); a photograph's "
         "luma is full-range and is given to it as it is.",

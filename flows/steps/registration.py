@@ -25,7 +25,7 @@ from pipeline.networks.devices import PrecisionChoice, choose_precision
 from pipeline.networks.export import NetworkExport, export_network
 from pipeline.networks.weights import load_network
 from pipeline.recipes import Recipe
-from pipeline.restoring.one_photograph import GOOD_QF
+from pipeline.served.good_jpegs import GOOD_QF
 from pipeline.timings import timed
 from pipeline.training.identity import training_tags
 from pipeline.training.job import Part, TrainingResult

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.images.jpeg import quantization_table
 from pipeline.networks.devices import Precision
 from pipeline.networks.restorer import Restorer
+from pipeline.served.good_jpegs import estimate_qf, reason_to_leave
 from pipeline.served.photographs import (
     MAX_PIXELS,
     MIN_SIDE,
@@ -33,7 +34,6 @@ __all__ = [
     "PhotographRejected",
     "Restored",
     "choose_network",
-    "estimate_qf",
     "open_asked",
     "restore_jpeg",
     "when_used",
@@ -43,8 +43,6 @@ NEAR = 0.25
 """Octaves between quantisation steps; up to so many a network of one QF is used."""
 REACH = 1.0
 """Octaves beyond which a network that the user has not asked for is not used at all."""
-GOOD_QF = 89
-"""Above this quality factor a photograph is left as it is."""
 ENCODERS = MappingProxyType({"png": png_of, "jpeg": jpeg_of})
 UNCHANGED = "none"
 """The network's name for a photograph that is already good."""
@@ -90,16 +88,6 @@ class Restored:
     """What people should know of it."""
 
 
-def estimate_qf(table: np.ndarray) -> tuple[int, bool]:
-    """Return the quality factor whose table is nearest, and whether it is exactly that table.
-
-    `table` is (8, 8), rows of rising vertical frequency, values from 1. The distance is the mean of
-    |log2 of the ratio| over the 64 steps; of equally near factors the lower one is taken.
-    """
-    qf = int(np.argmin(np.abs(_log2(table) - _log2(_tables())).mean((1, 2)))) + 1
-    return qf, bool(np.array_equal(table, quantization_table(qf)))
-
-
 def choose_network(networks: Sequence[Network], table: np.ndarray) -> Network:
     """Return the network to restore a photograph with: one of its QF, else a blind one.
 
@@ -121,7 +109,7 @@ def choose_network(networks: Sequence[Network], table: np.ndarray) -> Network:
 
     So a network of one QF is the first choice up to NEAR, and without a blind one it still gains up
     to REACH. quickres-blind on 29 of these images at half size gains .95 at QF 20, .71 (.20) at QF
-    85 and .55 (-.14, one image loses) at QF 89; above GOOD_QF nothing is changed.
+    85 and .55 (-.14, one image loses) at QF 89; what is better is left (served/good_jpegs.py).
     """
     if not networks:
         raise ValueError(
@@ -211,9 +199,9 @@ def _restored_luma(
     left = list(networks)
     while True:
         network = choose_network(left, table)
-        against = _reason_against(network, qf, table)
-        if against is not None and (qf > GOOD_QF or not network.asked):
-            return luma, None, [*notes, f"left as it is: {against}"]
+        good, against = reason_to_leave(table), _reason_against(network, qf, table)
+        if good or (against and not network.asked):
+            return luma, None, [*notes, f"left as it is: {good or against}"]
         try:
             restored = network.restorer(padded(luma), table)[: luma.shape[0], : luma.shape[1]]
         except NetworkUnavailable as error:
@@ -228,8 +216,6 @@ def _restored_luma(
 
 def _reason_against(network: Network, qf: int, table: np.ndarray) -> str | None:
     """Say why the network that suits a photograph best would rather not be used on it."""
-    if qf > GOOD_QF:
-        return f"already good, QF {qf}"
     if _octaves(network, table) > (NEAR if network.asked else REACH):
         return f"QF {qf} is far from QF {_text(network.qfs)}, which {network.name} is for"
     return None
@@ -251,8 +237,3 @@ def _step(table: np.ndarray) -> float:
 
 def _log2(table: np.ndarray) -> np.ndarray:
     return np.log2(np.maximum(table, 1), dtype=np.float64)
-
-
-@cache
-def _tables() -> np.ndarray:
-    return np.stack([quantization_table(qf) for qf in range(1, 101)])

@@ -63,10 +63,11 @@ class ServedModel:
 
         Args:
             model_input: a JPEG's bytes, or its base64 text, gives a PNG's bytes: grey or colour,
-                metadata kept, upright. (N, 1, H, W) float32 in [0, 1], H and W from 8, and luma
-                (H, W) uint8 give the same shape and type. {"image": array, "table": array} tells
-                the JPEG's quantisation table, (8, 8) or (N, 8, 8), to a network that needs it. A
-                list or a column `image` of these gives a list, one result an item.
+                metadata kept, upright; one of QF 90 and above has its picture left as it is.
+                (N, 1, H, W) float32 in [0, 1], H and W from 8, and luma (H, W) uint8 give the same
+                shape and type. {"image": array, "table": array} tells the JPEG's quantisation
+                table, (8, 8) or (N, 8, 8), to a network that needs it. A list or a column `image`
+                of these gives a list, one result an item.
             params: `damaged` is what happens to a truncated or damaged JPEG: `refuse`, which is
                 the default, or `restore`, which leaves blank what cannot be decoded. `precision` is
                 what the network computes in, `float32` or `bfloat16`; else it is bfloat16 where the

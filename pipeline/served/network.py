@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .good_jpegs import reason_to_leave
 from .photographs import (
     BLANK,
     MAX_PIXELS,
@@ -77,7 +78,8 @@ class ServedNetwork:
     def photograph(self, data: bytes, *, damaged: bool = False) -> bytes:
         """Return the PNG of a JPEG with its luma restored; colour and metadata stay.
 
-        No coefficient moves farther than `within_cells` lets it, as in `qfactory restore`.
+        One that is good already is left as it is, with a warning in the log that says so; of the
+        others no coefficient moves farther than `within_cells` lets it, as in `qfactory restore`.
         Raises PhotographRejected, a ValueError, with the reason for what cannot be restored, and
         for a file that is truncated or damaged unless `damaged` says to restore what there is.
         """
@@ -86,6 +88,9 @@ class ServedNetwork:
             raise PhotographRejected(f"{BLANK}; {DAMAGED_ASKED} restores the rest")
         for note in (*photograph.notes, *left_out(photograph, "png")):
             logger.warning(note)
+        if (reason := reason_to_leave(photograph.table)) is not None:
+            logger.warning("left as it is: %s", reason)
+            return png_of(photograph, photograph.luma)
         restored = self.luma(photograph.luma, photograph.table)
         return png_of(photograph, within_cells(photograph.luma, restored, photograph.table))
 

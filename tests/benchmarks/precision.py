@@ -29,7 +29,7 @@ from pipeline.evaluation.protocol import load_images
 from pipeline.networks.devices import Precision, choose_precision
 from pipeline.networks.restorer import Restorer, network_restorer
 from pipeline.networks.weights import load_network
-from pipeline.restoring.one_photograph import GOOD_QF
+from pipeline.served.good_jpegs import GOOD_QF
 from tests.benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent / "results" / "precision.json"

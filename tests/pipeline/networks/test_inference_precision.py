@@ -26,8 +26,9 @@ from pipeline.networks.export import export_network
 from pipeline.networks.restorer import network_restorer
 from pipeline.networks.weights import load_network, save_weights
 from pipeline.recipes import RECIPES
-from pipeline.restoring.one_photograph import GOOD_QF, UNCHANGED, restore_jpeg
+from pipeline.restoring.one_photograph import UNCHANGED, restore_jpeg
 from pipeline.served import precision
+from pipeline.served.good_jpegs import GOOD_QF
 from pipeline.served.model import ServedModel
 from pipeline.served.network import ServedNetwork
 from tests.benchmarks.precision import measure

@@ -21,11 +21,11 @@ from pipeline.restoring.one_photograph import (
     NetworkUnavailable,
     PhotographRejected,
     choose_network,
-    estimate_qf,
     open_asked,
     restore_jpeg,
     when_used,
 )
+from pipeline.served.good_jpegs import estimate_qf
 from pipeline.served.quantization_cells import SHARE, within_cells
 from tests.pipeline.served.test_photographs import decoded, gap, jpeg, with_segment
 from tests.support.project import PROJECT

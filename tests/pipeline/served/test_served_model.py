@@ -126,6 +126,17 @@ def test_a_grey_jpeg_becomes_a_png_of_its_size(size):
     np.testing.assert_array_equal(pixels(restored), expected)
 
 
+@pytest.mark.parametrize(("qf", "is_left"), [(89, False), (90, True), (95, True)])
+def test_a_jpeg_that_is_good_already_is_left_as_it_is(qf, is_left, caplog):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(qf).integers(0, 200, (40, 56), np.uint8)).save(
+        file, "JPEG", quality=qf
+    )
+    restored = LIGHTER.predict(file.getvalue())
+    assert np.array_equal(pixels(restored), pixels(file.getvalue())) == is_left
+    assert (f"left as it is: already good, QF {qf}" in caplog.text) == is_left
+
+
 def test_of_a_colour_jpeg_only_luma_changes_and_its_metadata_stays():
     photograph = colour_jpeg()
     restored = LIGHTER.predict(photograph)
