@@ -11,12 +11,22 @@ from pipeline.datasets.references import list_images
 from pipeline.images.luma import read_luma
 from pipeline.served import precision
 from storage import files
+from tests.support import times
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow modules, so that no process is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what each folder's tests took, all processes summed, beside its budget."""
+    reports = [r for some in terminalreporter.stats.values() for r in some]
+    durations = [(r.nodeid, r.duration) for r in reports if isinstance(r, pytest.TestReport)]
+    terminalreporter.write_sep("=", "seconds by folder")
+    for line in times.lines(times.seconds_by_folder(durations), times.read_budget()):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The dependency table: which package may import which, and where each library lives."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -33,6 +34,63 @@ HOMES = {
     "vl_convert": {"pipeline/drawing/charts.py"},
     "jinja2": {"pipeline/reports/html.py"},
 }
+ROOMS: dict[str, set[str]] = {
+    "flows/cli": set(),
+    "flows/planning": set(),
+    "flows/reporting": {"flows/planning"},
+    "flows/steps": {"flows/planning", "flows/reporting"},
+    "flows/commands": {"flows/cli", "flows/planning", "flows/reporting", "flows/steps"},
+    "models/layers": set(),
+    "models/measuring": set(),
+    "pipeline/datasets": set(),
+    "pipeline/recipes": set(),
+    "pipeline/served": set(),
+    "pipeline/images": {"pipeline/served"},
+    "pipeline/drawing": {"pipeline/images"},
+    "pipeline/loading": {"pipeline/images"},
+    "pipeline/networks": {"pipeline/recipes", "pipeline/served"},
+    "pipeline/patches": {"pipeline/datasets", "pipeline/images"},
+    "pipeline/training": {
+        "pipeline/datasets",
+        "pipeline/loading",
+        "pipeline/networks",
+        "pipeline/recipes",
+    },
+    "pipeline/restoring": {
+        "pipeline/datasets",
+        "pipeline/images",
+        "pipeline/networks",
+        "pipeline/served",
+    },
+    "pipeline/evaluation": {
+        "pipeline/datasets",
+        "pipeline/drawing",
+        "pipeline/images",
+        "pipeline/networks",
+    },
+    "pipeline/reports": {
+        "pipeline/drawing",
+        "pipeline/evaluation",
+        "pipeline/images",
+        "pipeline/networks",
+    },
+    "storage/batches": set(),
+    "storage/patches": set(),
+    "storage/tracking": set(),
+    "storage/registry": {"storage/tracking"},
+}
+"""Folder -> the other folders of its package that it may import; a circle cannot be written down
+here without being seen."""
+MOST_ENTRIES = 12
+MORE_ENTRIES = {
+    "flows": 16,
+    "flows/commands": 16,
+    "models": 22,
+    "pipeline": 14,
+    "pipeline/recipes": 18,
+    "pipeline/training": 13,
+}
+"""Folders with more: the flows by name and the rooms, one file a command, a paper, a family."""
 TRAVELS = {"torch", "numpy", "PIL", "mlflow"}
 STANDALONE = {"torch", "numpy", "pyarrow", "PIL", "safetensors", "fsspec"}
 RUNS_WITHOUT_A_CLUSTER = (
@@ -88,6 +146,67 @@ def test_what_travels_with_a_model_needs_nothing_of_this_project(path):
     assert tops - sys.stdlib_module_names <= TRAVELS | {"pipeline"}
     inside = [name for name in imports_of(path) if name.split(".")[0] == "pipeline"]
     assert all(name.startswith("pipeline.served") for name in inside)
+
+
+def room_of(module):
+    """The folder of a module below its package, None for what lies in the package itself."""
+    parts = Path(*module.split("."))
+    while not (PROJECT / parts).is_dir():
+        parts = parts.parent
+    return parts.as_posix() if len(parts.parts) > 1 else None
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_the_rooms_that_the_table_says(room):
+    found = {
+        other
+        for path in (PROJECT / room).rglob("*.py")
+        for name in imports_of(path)
+        if name.split(".")[0] == room.split("/")[0] and (other := room_of(name)) is not None
+    }
+    assert found - {room} == ROOMS[room]
+
+
+def test_every_folder_is_a_room_of_the_table_and_none_leads_back_to_itself():
+    folders = {path.parent.relative_to(PROJECT).as_posix() for path in MODULES}
+    assert folders - set(PACKAGES) == set(ROOMS)
+    left = dict(ROOMS)
+    while free := [room for room, needs in left.items() if not needs & left.keys()]:
+        for room in free:
+            del left[room]
+    assert not left, "these import each other in a circle"
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_no_two_files_of_a_package_have_one_name(package):
+    names = [path.stem for path in (PROJECT / package).rglob("*.py") if "__" not in path.stem]
+    assert sorted(names) == sorted(set(names))
+
+
+FLOWS = {f"flows.{name}" for name in ("study", "train", "evaluate", "analyze", "report")} | {
+    "flows.build_patches",
+    "flows.restore_batch",
+}
+
+
+@pytest.mark.parametrize("room", ["flows/cli", "flows/planning", "flows/reporting", "flows/steps"])
+def test_what_flows_are_made_of_imports_no_flow(room):
+    for path in (PROJECT / room).rglob("*.py"):
+        assert not FLOWS & set(imports_of(path)), path
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, *sorted(ROOMS)])
+def test_a_folder_can_be_taken_in_at_a_glance(folder):
+    entries = [p.name for p in (PROJECT / folder).iterdir() if not p.name.startswith("__")]
+    assert len(entries) <= MORE_ENTRIES.get(folder, MOST_ENTRIES), sorted(entries)
+
+
+def test_the_readme_names_files_that_exist_where_it_says_where_to_change_what():
+    text = (PROJECT / "README.md").read_text()
+    section = text.partition("## Where to change what")[2].partition("\n## ")[0]
+    named = re.findall(r"`([\w/]+\.(?:py|csv|html|sha256|yaml))`", section)
+    assert len(named) >= 15
+    assert [name for name in named if not (PROJECT / name).is_file()] == []
 
 
 def test_a_breach_would_be_found():

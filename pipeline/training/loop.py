@@ -18,7 +18,6 @@ from pipeline.loading.loader import PatchLoader
 from pipeline.networks.devices import Precision, lay_out, processor_name
 from pipeline.networks.weights import WEIGHTS, save_weights
 from pipeline.recipes.base import Recipe, Stage
-from pipeline.training.averaging import WeightAverage
 from pipeline.training.faults import first_bad_batch
 from pipeline.training.job import Part, Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training.optimization import (
@@ -36,7 +35,7 @@ from pipeline.training.start import (
     job_identity,
     share_of_batch,
 )
-from pipeline.training.step import StageStep
+from pipeline.training.step import StageStep, WeightAverage
 from pipeline.training.validation import Validation
 from storage import files
 from storage.checkpoints import Checkpoint, prune_checkpoints, save_checkpoint

@@ -46,9 +46,8 @@ from pipeline.networks.devices import (
 from pipeline.patches.build_store import build_store
 from pipeline.recipes import RECIPES
 from pipeline.recipes.base import Recipe, Stage
-from pipeline.training.averaging import WeightAverage
 from pipeline.training.job import TrainingJob, World
-from pipeline.training.step import StageStep
+from pipeline.training.step import StageStep, WeightAverage
 from pipeline.training.train import train
 from storage.patches.versions import StoreVersion
 
