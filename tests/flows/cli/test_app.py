@@ -59,7 +59,7 @@ ANSWERS = [
 SEVERAL = """
 import io, json, sys
 from contextlib import redirect_stderr, redirect_stdout
-from flows.cli import main
+from flows.cli.app import main
 told = []
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["qfactory", *arguments]

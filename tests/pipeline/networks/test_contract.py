@@ -140,7 +140,7 @@ def test_the_receptive_field_of_a_very_large_network_is_measured_only_when_asked
 FILE = """
 from torch import Tensor, nn
 from torch.nn import functional as F
-from models.padding import crop, replicate_to_multiple
+from models.layers.padding import crop, replicate_to_multiple
 
 """
 

@@ -26,7 +26,7 @@ from tests.support.store_images import SPEC, build, image_folder, texture
 KILLS = 20
 BUILD = """
 import sys
-from tests.store_images import build
+from tests.support.store_images import build
 build(sys.argv[1], sys.argv[2])
 """
 

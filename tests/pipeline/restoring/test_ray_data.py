@@ -48,8 +48,8 @@ SOURCE = NetworkSource(
 RUN = """
 import sys
 from pipeline import cluster
-from pipeline.batch_restore import restore_all
-from tests.test_batch_restore import batch, slowly
+from pipeline.restoring.ray_data import restore_all
+from tests.pipeline.restoring.test_ray_data import batch, slowly
 cluster.connect(None, cpus=2)
 restore_all(batch(sys.argv[1], sys.argv[2]), opener=slowly)
 """

@@ -295,8 +295,8 @@ def test_a_network_that_is_out_of_its_depth_does_little_harm():
 
 PEAK = """
 import resource, sys
-from pipeline.restore import restore_jpeg
-from tests.test_restore import COFFEE, jpeg, shipped
+from pipeline.restoring.one_photograph import restore_jpeg
+from tests.pipeline.restoring.test_restore import COFFEE, jpeg, shipped
 networks = [shipped("quickres-qf10")]
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 large = jpeg(COFFEE.resize((3000, 2000)), quality=10)

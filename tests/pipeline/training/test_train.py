@@ -197,9 +197,9 @@ import resource, torch
 from dataclasses import replace
 from pathlib import Path
 from models import build_model
-from pipeline.training import train
-from tests.training_recipes import RECIPE, STAGE, make_job
-from storage.patch_store import open_store
+from pipeline.training.train import train
+from tests.support.training_recipes import RECIPE, STAGE, make_job
+from storage.patches.versions import open_store
 store = open_store({store.uri!r})
 recipe = replace(RECIPE, options={{"channels": 256}}, stages=(replace(STAGE, batch=240),))
 job = make_job(store, {str(tmp_path)!r}, recipe)
@@ -354,7 +354,7 @@ def test_a_batch_that_workers_cannot_share_names_the_counts_that_can():
 
 
 def start_training(store: str, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pipeline.training.train", "quickres-qf10", "--store", store]
+    command = [sys.executable, "-m", "pipeline.training", "quickres-qf10", "--store", store]
     options = ["--out", str(out), "--steps", "60", "--checkpoint-every", "0s", "--threads", "1"]
     return subprocess.Popen([*command, *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
 

@@ -318,8 +318,8 @@ def test_a_writer_killed_before_it_set_the_alias(registry, age_s, champion):
 
 WRITER = """
 import json, sys
-from storage.gate import GateScores
-from storage.model_registry import ModelRegistry, RegistryError
+from storage.registry.gate import GateScores
+from storage.registry.model_registry import ModelRegistry, RegistryError
 uri, name, work = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 registry = ModelRegistry(uri)
 registry.versions(name)  # the database is opened before the start

@@ -106,7 +106,7 @@ def test_a_run_that_is_left_by_an_error_ends_and_says_why(uri, tmp_path, error, 
 
 SLEEPER = """
 import sys, time
-from storage.tracking import Tracker
+from storage.tracking.tracker import Tracker
 with Tracker(sys.argv[1]) as tracker, tracker.study("study") as study:
     with study.run("long") as run:
         print("started", flush=True)
