@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 from http.client import HTTPConnection
+from pathlib import Path
 
-from flows.settings import PROJECT
 from pipeline.timings import timed
 
 START_S = 120.0
@@ -31,7 +31,7 @@ def start() -> str:
     if not _started:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             descriptor = listening.fileno()
-            program = str(PROJECT / "flows" / "prefect_server.py")
+            program = str(Path(__file__).with_name("prefect_server.py"))
             process = subprocess.Popen(
                 [sys.executable, "-P", program, str(descriptor)],
                 stdin=subprocess.PIPE,  # never written to: its end is the command's
