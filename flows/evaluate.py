@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from flows.console import counted
 from flows.parameters import QualityFactors, Reference, References
@@ -14,7 +13,7 @@ from flows.planning.named_networks import OpenNetwork, open_network
 from flows.reporting.evaluation_report import evaluation_report
 from flows.reporting.pages import link_artifact
 from flows.reporting.score_tables import result_rows
-from flows.runtime import is_transient, open_tracker, progress, say
+from flows.runtime import open_tracker, progress, retried_task, say
 from flows.settings import git_commit, settings
 from flows.steps import recording
 from flows.steps.publishing import default_path, write_report
@@ -92,27 +91,13 @@ def evaluate(
     return Evaluation(opened=opened, scored=scored, report=written.path)
 
 
-@task(
-    name="open network",
-    task_run_name="open {network}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried_task("open network", run_name="open {network}")
 def opened_network(network: str, precision: PrecisionChoice) -> OpenNetwork:
     """Open the named network once, for all sets and the report."""
     return open_network(network, precision)
 
 
-@task(
-    name="score",
-    task_run_name="score {network} on {dataset}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried_task("score", run_name="score {network} on {dataset}")
 def score(
     network: str, opened: OpenNetwork, dataset: Reference, qfs: list[int], degradation: Protocol
 ) -> Comparison | EvaluationResult:

@@ -4,13 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from flows.planning.restoring_networks import fetch, names_of, networks_for
-from flows.runtime import is_transient, progress, ray_session, say
+from flows.runtime import progress, ray_session, retried_task, say
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.restoring.batch_run import Batch, BatchProgress, BatchReport
 from pipeline.restoring.one_photograph import MAX_PIXELS
@@ -99,26 +98,14 @@ def restore_batch(
     return result
 
 
-@task(
-    name="choose networks",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried_task("choose networks")
 @timed("choose networks")
 def choose_networks(outputs: str, model: str | None, new_networks: bool) -> tuple[UsedNetwork, ...]:
     """Choose the networks; again after the registry did not answer."""
     return networks_for(outputs, model, new_networks=new_networks)
 
 
-@task(
-    name="restore photographs",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried_task("restore photographs")
 @timed("restore photographs")
 def restore_photographs(batch: Batch, actors: int | None) -> BatchReport:
     """Restore what is not done yet; again after a network or disk failed, from where it was."""

@@ -1,14 +1,16 @@
 """What every flow needs around its body: Ray, MLflow, retries, progress, what to run again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from shlex import join
 from threading import Event
-from typing import cast
+from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
 
+from prefect import Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -19,7 +21,11 @@ from pipeline import cluster
 from pipeline.timings import timed
 from storage.tracking.tracker import Tracker
 
+LOG_EVERY_S = 10.0
 COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another name there
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @contextmanager
@@ -50,10 +56,29 @@ def open_tracker() -> Tracker:
     )
 
 
+def retried_task(
+    name: str, *, run_name: str | None = None
+) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function a task that is tried twice more where the error may pass; nothing is cached.
+
+    `run_name` is the name of its runs, with the function's parameters in braces.
+    """
+    return task(
+        name=name,
+        task_run_name=run_name,
+        retries=2,
+        retry_delay_seconds=5,
+        retry_condition_fn=is_transient,
+        cache_policy=NO_CACHE,
+    )
+
+
 def is_transient(task: object, run: object, state: State) -> bool:
     """Tell Prefect whether to retry a failed task: if a network or disk failed, not the input."""
     try:
         state.result()
+    except (FileNotFoundError, PermissionError):
+        return False
     except OSError:  # ConnectionError and TimeoutError are OSErrors too
         return True
     except Exception:
@@ -70,9 +95,6 @@ def going_on() -> str:
         values = [] if value is True else value if isinstance(value, list) else [value]
         words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return join(words)
-
-
-LOG_EVERY_S = 10.0
 
 
 def say(text: str) -> None:

@@ -1,10 +1,8 @@
 """Prefect tasks that turn a dataset into a store version; Ray does the work in them."""
 
-from prefect import task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
-from flows.runtime import is_transient, progress, say
+from flows.runtime import progress, retried_task, say
 from flows.settings import git_commit, settings
 from pipeline.cluster import ray_map
 from pipeline.datasets import references
@@ -22,14 +20,7 @@ HASHED_HERE = 512
 """So many images at most are hashed by the flow itself: for them Ray would take longer to start."""
 
 
-@task(
-    name="list and hash source images",
-    task_run_name="list and hash {dataset}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried_task("list and hash source images", run_name="list and hash {dataset}")
 @timed("hash the images")
 def scan_sources(dataset: str) -> tuple[ScannedImage, ...]:
     """Return every source image of a dataset with its hash."""
@@ -38,13 +29,7 @@ def scan_sources(dataset: str) -> tuple[ScannedImage, ...]:
     return scan_images(sources, ray_map if len(sources) > HASHED_HERE else map)
 
 
-@task(
-    name="build shards and publish the version",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried_task("build shards and publish the version")
 @timed("build the store")
 def build_version(
     uri: str,

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.console import counted
 from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
 from flows.planning.named_networks import restorer_of
-from flows.runtime import is_transient, progress, say
+from flows.runtime import progress, retried_task, say
 from flows.settings import settings
 from flows.steps import recording
 from flows.steps.registration import find_trained, parts_json, register_network
@@ -227,14 +227,7 @@ def use_gpus(workers: int) -> bool:
     return cluster_gpus() >= workers
 
 
-@task(
-    name="evaluate",
-    task_run_name="evaluate {recipe.name} on {dataset}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried_task("evaluate", run_name="evaluate {recipe.name} on {dataset}")
 @timed("score")
 def score_network(recipe: Recipe, weights: str, dataset: str, stop: Event) -> Comparison:
     """Score trained weights beside JPEG, at the quality factors and degradation of the recipe.
