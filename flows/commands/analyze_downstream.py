@@ -32,6 +32,7 @@ from pipeline.evaluation.downstream import (
 from pipeline.evaluation.downstream import downstream as apply_steps
 from pipeline.evaluation.protocol import load_images
 from pipeline.evaluation.super_resolution import TRAINED_AS, kept_srcnn, srcnn_enlarger, train_srcnn
+from pipeline.images.metrics import METRICS
 from pipeline.networks.weights import load_network
 from storage.files import join
 
@@ -80,9 +81,9 @@ def downstream(
     if json:
         print_json(rows)
         return
-    for metric, title, digits in (("psnr", "PSNR in dB", 2), ("ssim", "SSIM", 4)):
-        title = f"{title} after each step: {dataset}, restored by {opened.name}"
-        show_table([_readable(row, metric, digits) for row in rows], title)
+    for metric in ("psnr", "ssim"):
+        title = f"{METRICS[metric].title} after each step: {dataset}, restored by {opened.name}"
+        show_table([_readable(row, metric, METRICS[metric].digits) for row in rows], title)
         out.print()
     out.print(f"files: {folder}", markup=False)
 

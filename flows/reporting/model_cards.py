@@ -11,7 +11,7 @@ from models import needs_table
 from pipeline.datasets import references
 from pipeline.evaluation import published
 from pipeline.evaluation.scores import Comparison
-from pipeline.images.metrics import MIN_SIDE
+from pipeline.images.metrics import METRICS, MIN_SIDE
 from pipeline.networks.restorer import Pooling
 from pipeline.recipes import Recipe
 from pipeline.served.good_jpegs import GOOD_QF
@@ -139,10 +139,7 @@ def _scores(facts: CardFacts, *, with_published: bool) -> str:
 
 
 def _row(label: str, qf: int, who: str, values: Mapping[str, float]) -> str:
-    cells = [
-        f"{values[name]:.{2 if name.startswith('psnr') else 4}f}" if name in values else ""
-        for name in CELLS
-    ]
+    cells = [f"{values[name]:.{METRICS[name].digits}f}" if name in values else "" for name in CELLS]
     return f"| {label} | {qf} | {who} | {' | '.join(cells)} |"
 
 

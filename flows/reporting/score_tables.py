@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.evaluation import published
 from pipeline.evaluation.scores import Comparison, EvaluationResult, MeanScore
+from pipeline.images.metrics import METRICS
 
 Row = dict[str, str | float]
 JPEG_ROW = "JPEG"
@@ -69,7 +70,7 @@ def _rows(
 
 def _rounded(values: Mapping[str, float | str]) -> Row:
     return {
-        name: value if isinstance(value, str) else _round(value, 2 if "psnr" in name else 4)
+        name: value if isinstance(value, str) else _round(value, METRICS[name].digits)
         for name, value in values.items()
     }
 

@@ -186,7 +186,7 @@ def downstream(
             qf=qf,
             image=name,
             given=given,
-            metrics={metric: METRICS[metric](reference, output) for metric in SCORED},
+            metrics={metric: METRICS[metric].measure(reference, output) for metric in SCORED},
         )
         for name, luma in images
         for qf in qfs

@@ -207,7 +207,7 @@ def _score(
         image=name,
         qf=qf,
         pixels=original.size,
-        metrics={key: metric(original, restored) for key, metric in METRICS.items()},
+        metrics={name: one.measure(original, restored) for name, one in METRICS.items()},
         bpp=8 * size / original.size,
         seconds=seconds,
     )

@@ -22,12 +22,8 @@ from pipeline.evaluation.scores import EvaluationResult
 from pipeline.images.metrics import METRICS
 from pipeline.networks.restorer import Restorer
 
-AXES = {
-    "psnr": "PSNR, dB",
-    "ssim": "SSIM, uniform 8x8",
-    "ssim_gaussian": "SSIM, Gaussian 11x11",
-}
-"""The metrics of the paper's figure, SSIM in both kinds, and how their axes are called."""
+AXES = ("psnr", "ssim", "ssim_gaussian")
+"""The metrics of the paper's figure, SSIM in both kinds."""
 JPEG = "JPEG"
 """Name of the curve that the others are compared with."""
 QFS = tuple(range(10, 91, 10))
@@ -156,9 +152,9 @@ def rate_distortion_chart(found: RateDistortion, metric: str = "psnr") -> Chart:
     """Return the curves of a metric, a name in METRICS, over the bits a pixel."""
     return line_chart(
         found.curves(metric),
-        title=f"{AXES.get(metric, metric)}, against bits a pixel: {found.dataset}",
+        title=f"{METRICS[metric].title}, against bits a pixel: {found.dataset}",
         x_label="bits a pixel of the JPEG",
-        y_label=AXES.get(metric, metric),
+        y_label=METRICS[metric].title,
     )
 
 

@@ -235,7 +235,7 @@ def _width(name: str) -> int:
 
 def _line(label: str, values: Mapping[str, float], sign: str = "") -> str:
     cells = [
-        f"{value:{sign}.{2 if name.startswith('psnr') else 4}f}".rjust(_width(name))
+        f"{value:{sign}.{METRICS[name].digits}f}".rjust(_width(name))
         for name, value in values.items()
     ]
     return f"{label:10}" + "".join(cells)

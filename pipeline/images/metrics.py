@@ -6,11 +6,10 @@ returns a float; higher is better. All raise ValueError for anything else.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-
-Metric = Callable[[np.ndarray, np.ndarray], float]
 
 PEAK = 255
 MIN_SIDE = 8
@@ -69,8 +68,25 @@ def psnr_b(original: np.ndarray, restored: np.ndarray) -> float:
     return _decibels(_mean_squared_error(original, restored) + blocking_effect(restored))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric, and how its values are shown."""
+
+    measure: Callable[[np.ndarray, np.ndarray], float]
+    """Takes original and restored, both (H, W) uint8."""
+    title: str
+    """Heading of its column, with the unit."""
+    digits: int
+    """Behind the decimal point."""
+
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
-    {"psnr": psnr, "ssim": ssim, "ssim_gaussian": ssim_gaussian, "psnr_b": psnr_b}
+    {
+        "psnr": Metric(measure=psnr, title="PSNR, dB", digits=2),
+        "ssim": Metric(measure=ssim, title="SSIM, uniform 8x8", digits=4),
+        "ssim_gaussian": Metric(measure=ssim_gaussian, title="SSIM, Gaussian 11x11", digits=4),
+        "psnr_b": Metric(measure=psnr_b, title="PSNR-B, dB", digits=2),
+    }
 )
 
 

@@ -29,13 +29,6 @@ LAYER_TITLES = {
     "jpeg-error": f"error map of the JPEG (x{ERROR_FACTOR})",
     "restored-error": f"error map of restored (x{ERROR_FACTOR})",
 }
-METRIC_TITLES = {
-    "psnr": "PSNR, dB",
-    "psnr_b": "PSNR-B, dB",
-    "ssim": "SSIM, uniform 8x8",
-    "ssim_gaussian": "SSIM, Gaussian 11x11",
-}
-"""Column headings; a metric that is not here has its own name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +51,7 @@ def render(report: Report) -> Page:
         charts={name: _chart_of(chart, pngs[name]) for name, chart in charts.items()},
         specs=_json({name: chart.chart.spec for name, chart in charts.items()}),
         rows=table_rows(report),
-        metrics={name: METRIC_TITLES.get(name, name) for name in _metric_order()},
+        metrics=dict(sorted(METRICS.items(), key=lambda one: one[1].digits)),  # decibels first
         pictures=[(picture, _layers_of(picture)) for picture in report.pictures],
         layer_titles=LAYER_TITLES,
         made={network.name: _made(network) for network in report.networks},
@@ -83,13 +76,6 @@ def small_png(png: bytes) -> bytes:
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(content, "PNG")
     return content.getvalue()
-
-
-def _metric_order() -> list[str]:
-    """Return the names of METRICS, those with a heading first."""
-    return [name for name in METRIC_TITLES if name in METRICS] + [
-        name for name in METRICS if name not in METRIC_TITLES
-    ]
 
 
 def _chart_of(chart: ReportChart, png: bytes) -> dict[str, str]:

@@ -147,13 +147,13 @@ def test_psnr_b_looks_for_blocks_in_the_restored_image_and_not_in_the_original(p
 def test_an_image_equal_to_its_original_gets_the_best_score(name, photograph):
     smooth = np.tile(np.arange(0, 128, dtype=np.uint8), (128, 1))
     best = MAX_DB if name.startswith("psnr") else 1.0
-    assert METRICS[name](smooth, smooth) == pytest.approx(best, abs=1e-6)
-    assert METRICS[name](photograph, compress(photograph, 90)[0]) < best
+    assert METRICS[name].measure(smooth, smooth) == pytest.approx(best, abs=1e-6)
+    assert METRICS[name].measure(photograph, compress(photograph, 90)[0]) < best
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_a_stronger_compression_scores_lower(name, photograph):
-    scores = [METRICS[name](photograph, compress(photograph, qf)[0]) for qf in (10, 40, 80)]
+    scores = [METRICS[name].measure(photograph, compress(photograph, qf)[0]) for qf in (10, 40, 80)]
     assert scores == sorted(scores)
 
 
@@ -161,7 +161,7 @@ def test_a_stronger_compression_scores_lower(name, photograph):
 @pytest.mark.parametrize("extremes", [(0, 255), (255, 255), (0, 0)])
 def test_extreme_images_do_not_overflow(name, extremes):
     original, restored = (np.full((300, 300), value, np.uint8) for value in extremes)
-    value = METRICS[name](original, restored)
+    value = METRICS[name].measure(original, restored)
     assert np.isfinite(value)
     if extremes == (0, 255):
         assert value == pytest.approx(0, abs=1e-3)
@@ -171,10 +171,10 @@ def test_extreme_images_do_not_overflow(name, extremes):
 def test_a_metric_refuses_what_it_cannot_compare(name):
     image = np.zeros((16, 16), np.uint8)
     with pytest.raises(ValueError, match="differ in shape"):
-        METRICS[name](image, np.zeros((16, 17), np.uint8))
+        METRICS[name].measure(image, np.zeros((16, 17), np.uint8))
     for wrong in (np.zeros((16, 16)), np.zeros((16, 16, 3), np.uint8), np.zeros((7, 16), np.uint8)):
         with pytest.raises(ValueError, match="sides of at least 8 pixels"):
-            METRICS[name](image, wrong)
+            METRICS[name].measure(image, wrong)
 
 
 @pytest.mark.parametrize(

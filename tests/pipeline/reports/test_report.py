@@ -186,7 +186,7 @@ def test_a_picture_holds_what_was_scored_and_the_error_map_what_differs():
     name, original = small_images()[0]
     assert (picture.image, picture.cut) == (name, False)
     assert np.array_equal(layers["original"], original)
-    psnr = METRICS["psnr"](original, layers["restored"])
+    psnr = METRICS["psnr"].measure(original, layers["restored"])
     assert picture.restored_scores["psnr"] == pytest.approx(psnr)
     error = np.abs(layers["restored"].astype(int) - layers["original"])
     assert np.array_equal(
