@@ -1,11 +1,9 @@
 """The charts of a report, by section, made of its data."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
-from typing import Literal
 
 from models import ARCHITECTURES
 from pipeline.drawing.charts import Chart, Point, bar_chart, line_chart, scatter_chart
@@ -17,7 +15,6 @@ from pipeline.reports.content import Cost, Report, ReportedNetwork, cost_of
 from pipeline.reports.picture_sections import gains_of
 from pipeline.reports.result_table import comparable_rows
 
-Section = Literal["gains", "curves", "cost", "transfer", "rate-distortion"]
 MOST_BARS = 40
 """Images of one chart of gains; of more, those with the most and the least gain are shown."""
 OURS, PAPERS = "measured here", "published"
@@ -27,7 +24,8 @@ OURS, PAPERS = "measured here", "published"
 class ReportChart:
     """A chart and its place in the report."""
 
-    section: Section
+    section: str
+    """The key of its Section."""
     chart: Chart
     note: str = ""
     """What stands below it."""
@@ -38,14 +36,11 @@ def charts_of(report: Report) -> dict[str, ReportChart]:
 
     By name, which is also that of the PNG: the section and a number.
     """
-    sections = (_gains, _curves, _costs, _transfers, _rate_distortion)
-    charts = [chart for section in sections for chart in section(report)]
-    counts: Counter[Section] = Counter()
-    named = {}
-    for chart in charts:
-        counts[chart.section] += 1
-        named[f"{chart.section}-{counts[chart.section]}"] = chart
-    return named
+    return {
+        f"{section.key}-{number}": chart
+        for section in SECTIONS
+        for number, chart in enumerate(section.charts(report), 1)
+    }
 
 
 def _gains(report: Report) -> Iterator[ReportChart]:
@@ -218,3 +213,52 @@ def _printed(mean: MeanScore) -> dict[str, tuple[Cost, float]]:
 @cache
 def _paper_cost(architecture: str) -> Cost:
     return cost_of(architecture)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page that shows charts, with an entry in its contents."""
+
+    key: str
+    """What links and the charts' files are called."""
+    heading: str
+    text: str
+    """What stands above the charts."""
+    charts: Callable[[Report], Iterator[ReportChart]]
+
+
+SECTIONS = (
+    Section(
+        key="gains",
+        heading="Gain of each image",
+        text="What restoration adds to the PSNR of each image.",
+        charts=_gains,
+    ),
+    Section(
+        key="cost",
+        heading="Quality and cost",
+        text="The best networks are at the top left. Where there are published marks, they are the "
+        "PSNR that papers print; their cost is counted on the network as it is in this project.",
+        charts=_costs,
+    ),
+    Section(
+        key="rate-distortion",
+        heading="Rate and distortion",
+        text="Quality against the bits that the JPEG takes, over quality factors.",
+        charts=_rate_distortion,
+    ),
+    Section(
+        key="transfer",
+        heading="Other quality factors",
+        text="What a network that was trained for one quality factor does to inputs of another: "
+        "PSNR gain over the JPEG.",
+        charts=_transfers,
+    ),
+    Section(
+        key="curves",
+        heading="Training",
+        text="A loss is the mean over the steps since the point before.",
+        charts=_curves,
+    ),
+)
+"""In the order of the page; one without charts is left out."""

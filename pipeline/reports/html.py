@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.drawing.charts import png_of, scripts
 from pipeline.images.metrics import METRICS
-from pipeline.reports.chart_sections import ReportChart, charts_of
+from pipeline.reports.chart_sections import SECTIONS, ReportChart, charts_of
 from pipeline.reports.content import Picture, Report, ReportedNetwork
 from pipeline.reports.picture_sections import ERROR_FACTOR, error_map
 from pipeline.reports.result_table import table_rows
@@ -48,6 +48,7 @@ def render(report: Report) -> Page:
     script = _resource("page.js")
     html = _template().render(
         report=report,
+        sections=[s for s in SECTIONS if any(c.section == s.key for c in charts.values())],
         charts={name: _chart_of(chart, pngs[name]) for name, chart in charts.items()},
         specs=_json({name: chart.chart.spec for name, chart in charts.items()}),
         rows=table_rows(report),
