@@ -21,13 +21,13 @@ from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.steps.leak_check import keep_apart
 from flows.steps.network_checks import check_networks
+from flows.steps.one_recipe import TrainedModel, TrainingPlan, check_batches, use_gpus
 from flows.steps.publishing import WrittenReport
-from flows.steps.registration import are_trained, may_be_trained, tell_competitors
+from flows.steps.reuse import are_trained, may_be_trained, tell_competitors
 from flows.steps.store_building import scan_sources
 from flows.steps.study_parts import build_versions, default_sets, train_all
 from flows.steps.study_report import report_study
 from flows.steps.study_results import StudyError, StudyResult, raise_failures, study_result
-from flows.steps.train_and_score import TrainedModel, TrainingPlan, check_batches, use_gpus
 from flows.steps.validation_sets import build_validation, find_validation_sets
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.datasets.sources import hashes_by_name

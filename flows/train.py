@@ -22,16 +22,16 @@ from flows.settings import git_commit, settings
 from flows.steps import recording
 from flows.steps.leak_check import keep_apart
 from flows.steps.network_checks import check_networks
-from flows.steps.registration import tell_competitors
-from flows.steps.study_parts import default_sets
-from flows.steps.study_results import notes_of
-from flows.steps.train_and_score import (
+from flows.steps.one_recipe import (
     TrainedModel,
     TrainingPlan,
     check_batches,
     score_and_register,
     train_network,
 )
+from flows.steps.reuse import tell_competitors
+from flows.steps.study_parts import default_sets
+from flows.steps.study_results import notes_of
 from flows.steps.validation_sets import build_validation, find_validation_sets
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.networks.weights import load_weights

@@ -8,8 +8,8 @@ from flows.planning.store_places import default_store
 from flows.reporting.pages import link_artifact
 from flows.runtime import say
 from flows.settings import settings
+from flows.steps.one_recipe import TrainedModel, TrainingPlan, reuse_or_train
 from flows.steps.store_building import build_version
-from flows.steps.train_and_score import TrainedModel, TrainingPlan, reuse_or_train
 from pipeline.datasets.sources import ScannedImage
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.patches.build_store import MAX_REJECTED_SHARE

@@ -9,8 +9,8 @@ from flows.reporting.evaluation_report import made_of, recorded_curves
 from flows.reporting.report_content import ScoredNetwork, report_of
 from flows.runtime import going_on
 from flows.settings import git_commit, settings
+from flows.steps.one_recipe import TrainedModel
 from flows.steps.publishing import WrittenReport, default_path, write_report
-from flows.steps.train_and_score import TrainedModel
 from pipeline.recipes import Recipe
 from pipeline.reports.content import ReportedNetwork, cost_of, finite_curve
 from storage.patches.versions import StoreVersion

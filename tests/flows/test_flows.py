@@ -15,9 +15,9 @@ from flows.evaluate import evaluate
 from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
 from flows.planning.store_places import default_store
 from flows.reporting.score_tables import score_rows
-from flows.steps.registration import competitors
+from flows.steps.reuse import competitors
+from flows.steps.scoring import stoppable
 from flows.steps.study_parts import default_sets, spec_for
-from flows.steps.train_and_score import stoppable
 from flows.study import study
 from flows.train import train
 from models import build_model

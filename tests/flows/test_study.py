@@ -17,7 +17,7 @@ from flows.evaluate import evaluate
 from flows.planning.store_places import default_store
 from flows.report import report
 from flows.settings import settings
-from flows.steps.registration import find_trained
+from flows.steps.reuse import find_trained
 from flows.steps.study_results import StudyError, StudyResult
 from flows.study import study
 from flows.train import TrainingSlice, train

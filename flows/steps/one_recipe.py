@@ -1,30 +1,23 @@
-"""Prefect tasks that train and score one network, and the order they come in."""
+"""One recipe from its patches to the registry: reused or trained, scored, registered."""
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Literal
 
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.console import counted
-from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
 from flows.planning.named_networks import restorer_of
-from flows.runtime import progress, retried_task, say
+from flows.runtime import progress, say
 from flows.settings import settings
 from flows.steps import recording
-from flows.steps.registration import find_trained, parts_json, register_network
+from flows.steps.registration import parts_json, register_network
+from flows.steps.reuse import find_trained
+from flows.steps.scoring import score_network
 from pipeline.cluster import cluster_gpus
-from pipeline.datasets import references
-from pipeline.evaluation.protocol import compare, load_images
 from pipeline.evaluation.scores import Comparison
-from pipeline.images.degrade import protocol_of
 from pipeline.networks.devices import PrecisionChoice
-from pipeline.networks.restorer import Restorer, network_restorer
-from pipeline.networks.weights import load_network
 from pipeline.recipes import Recipe
 from pipeline.timings import spend, timed
 from pipeline.training.identity import training_name
@@ -225,44 +218,6 @@ def train_network(
 def use_gpus(workers: int) -> bool:
     """Tell whether trainings of so many workers use GPUs: if the cluster has one for each."""
     return cluster_gpus() >= workers
-
-
-@retried_task("evaluate", run_name="evaluate {recipe.name} on {dataset}")
-@timed("score")
-def score_network(recipe: Recipe, weights: str, dataset: str, stop: Event) -> Comparison:
-    """Score trained weights beside JPEG, at the quality factors and degradation of the recipe.
-
-    What was scored before by the same protocol, on images of the same content, is not again.
-    """
-    sources = references.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    kept = scores_file(weights, recipe, dataset, sources)
-    comparison = kept_scores(kept)
-    if comparison is not None:
-        say(f"{recipe.name} was scored on these images of {dataset}: the scores are reused")
-    else:
-        qfs, protocol = recipe.evaluation_qfs, protocol_of(recipe.patches.degradation)
-        with progress(f"evaluate {recipe.name} on {dataset}", stop) as update:
-            images = counted(load_images(sources), len(sources), update)
-            comparison = compare(stoppable(weights, stop), images, dataset, qfs, protocol)
-        keep_scores(kept, comparison)
-    recording.scores_artifact(recipe.name, comparison, recipe.architecture)
-    return comparison
-
-
-def stoppable(weights: str, stop: Event) -> Restorer:
-    """Return a function that restores luma and ends with CancelledError once `stop` is set.
-
-    It looks before every layer: a large network takes minutes for one image on a CPU.
-    """
-    _, network = load_network(weights)
-
-    def check(*_: object) -> None:
-        if stop.is_set():
-            raise CancelledError(f"{weights}: stopped")
-
-    for module in network.modules():
-        module.register_forward_pre_hook(check)
-    return network_restorer(network, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
