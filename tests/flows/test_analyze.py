@@ -11,8 +11,9 @@ import flows.analyze
 from flows.analyze import Analysis, analyze
 from flows.settings import settings
 from flows.steps.study_results import StudyError
-from pipeline.recipes import get_recipe
+from pipeline.recipes import Transfer, get_recipe
 from pipeline.recipes.comparisons import RecipeComparison
+from storage.patches.schema import PatchSpec
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.mlflow_client import open_client
 from tests.support.flow_workspace import flow_workspace
@@ -20,20 +21,30 @@ from tests.support.flow_workspace import flow_workspace
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def workspace(tmp_path):
-    with flow_workspace(tmp_path) as folder:
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    with flow_workspace(tmp_path_factory.mktemp("analyze")) as folder:
         yield folder
 
 
-def test_a_comparison_trains_equally_long_and_leaves_a_table_and_a_chart(workspace):
+def test_a_comparison_trains_equally_long_and_leaves_a_table_and_a_chart(workspace, monkeypatch):
     """With two patch specs on the few photographs of `sample`: little is left to hold out."""
+    start = get_recipe("quickres-qf20")
+    alone = replace(
+        get_recipe("quickres-qf10"),
+        name="quickres-rescaled-qf10",
+        patches=PatchSpec(side=64, stride=48, qfs=(10,), degradation="rescaled"),
+    )
+    moved = replace(
+        alone, name="quickres-rescaled-qf10-from-qf20", init_from=Transfer(start.name, layers=1)
+    )
+    pair = RecipeComparison(title="with and without", source="tests", recipes=(alone, moved))
+    monkeypatch.setattr(flows.analyze, "get_comparison", lambda name: pair)
     found = cast(Analysis, analyze("arcnn-fig8-fast", steps=10))
     scratch, transferred = found.rows
-    assert scratch["recipe"] == "arcnn-rescaled-fast-qf10"
-    assert transferred["recipe"] == "arcnn-rescaled-fast-qf10-from-qf10"
-    assert scratch["parameters"] == transferred["parameters"] == 106_561
-    assert scratch["MB"] == pytest.approx(4.28)  # AR-CNN with the border of the image repeated
+    assert scratch["recipe"] == "quickres-rescaled-qf10"
+    assert transferred["recipe"] == "quickres-rescaled-qf10-from-qf20"
+    assert scratch["parameters"] == transferred["parameters"] == 65_864
     assert scratch["psnr"] != transferred["psnr"]
     with Image.open(found.chart) as chart:
         assert min(chart.size) > 500
@@ -41,7 +52,7 @@ def test_a_comparison_trains_equally_long_and_leaves_a_table_and_a_chart(workspa
     experiment = client.get_experiment_by_name("analysis-arcnn-fig8-fast")
     assert experiment is not None
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    for name in (scratch["recipe"], transferred["recipe"], "arcnn-fast-qf10"):
+    for name in (scratch["recipe"], transferred["recipe"], start.name):
         run = runs.pop(str(name))
         assert run.info.status == "FINISHED"
         assert "validation_psnr" in run.data.metrics

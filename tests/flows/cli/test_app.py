@@ -240,7 +240,7 @@ def none_left(folder, seconds=20):
 
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path):
     study = (
-        "study", "--recipes", "quickres-qf10", "--threads", "1", "--steps", "600",
+        "study", "--recipes", "quickres-qf10", "--threads", "1", "--steps", "150",
         "--name", "interrupted",
     )  # fmt: skip
     variables = environment(tmp_path, **embedded_workspace(tmp_path / "workspace"))

@@ -104,9 +104,9 @@ class Wide(Halving):
 
 
 FAULTS = [
-    (Padded, r"cannot be exported .* crop, both of models/padding\.py"),
-    (Even, r"fails at an image of 33x47 .* models/padding\.py"),
-    (Growing, r"\(1, 1, 34, 48\) instead of \(1, 1, 33, 47\): .* models/padding\.py"),
+    (Padded, r"cannot be exported .* crop, both of models/layers/padding\.py"),
+    (Even, r"fails at an image of 33x47 .* models/layers/padding\.py"),
+    (Growing, r"\(1, 1, 34, 48\) instead of \(1, 1, 33, 47\): .* models/layers/padding\.py"),
     (Unnamed, "declares no layers: give it a `layer_names` tuple"),
     (Misnamed, "no usable layer_names: .*convolution"),
     (Outside, "outside of its layer_names, such as 'scale'"),
@@ -128,7 +128,7 @@ def test_a_network_that_keeps_the_rules_is_described(monkeypatch):
 @pytest.mark.parametrize(("network", "told"), FAULTS)
 def test_a_fault_is_told_with_the_file_and_what_to_change(monkeypatch, network, told):
     with pytest.raises(
-        NetworkError, match=rf"network mine \(tests/test_network_check\.py\).*{told}"
+        NetworkError, match=rf"network mine \(tests/pipeline/networks/test_contract\.py\).*{told}"
     ):
         check(monkeypatch, network)
 
