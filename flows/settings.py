@@ -121,7 +121,10 @@ def prepare_environment() -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
-    for name, value in {**QUIET, **({} if settings().prefect_api_url else embedded)}.items():
+    wanted = QUIET | ({} if settings().prefect_api_url else embedded)
+    if settings().ray_address is None:  # one machine: no node is taken away before the others
+        wanted |= {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
 
 
