@@ -1,15 +1,14 @@
 """What several test modules share: real images, a real Ray."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import cluster
 from pipeline.datasets.references import list_images
 from pipeline.images.luma import read_luma
-from pipeline.served import precision
 from storage import files
 from tests.support import times
 
@@ -18,6 +17,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow modules, so that no process is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_sessionfinish() -> None:
+    """Stop what the tests of this process shared, if one of them started it."""
+    if (shared := sys.modules.get("tests.support.flow_workspace")) is not None:
+        shared.stop_services()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -45,17 +50,18 @@ def photographs() -> list[tuple[str, np.ndarray]]:
     return [(image.name, read_luma(files.read_bytes(image.uri), image.name)) for image in images]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ray_cluster():
-    """A local Ray of two cores, for one test module."""
+    """The Ray of two cores of this process, which all tests share."""
+    from pipeline import cluster  # Ray, which most tests do without
+
     cluster.connect(None, cpus=2)
-    yield
-    cluster.disconnect()
 
 
 @pytest.fixture
 def processor(monkeypatch):
     """Return a function that makes this the processor of another machine."""
+    from pipeline.served import precision  # torch, which many tests do without
 
     def becomes(units):
         monkeypatch.setattr(precision, "bfloat16_units", lambda device: units)

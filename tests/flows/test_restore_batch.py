@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from flows.planning.restoring_networks import ZOO, fetch, network_choices, networks_for
 from flows.restore_batch import restore_batch, table_of
 from flows.settings import settings
+from pipeline import cluster
 from pipeline.networks.export import export_network
 from pipeline.networks.weights import load_network
 from pipeline.restoring.batch_file import check_networks, open_networks
@@ -40,8 +41,10 @@ def workspace(tmp_path_factory, bucket):  # noqa: F811 - the fixture
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        cluster.disconnect()  # the workers of a Ray that is there do not know the store
         with flow_workspace(tmp_path_factory.mktemp("workspace")) as folder:
             yield folder
+        cluster.disconnect()
 
 
 def sources(model=None):

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 from models.losses import LOSSES
-from pipeline import cluster
 from pipeline.loading.loader import PatchLoader
 from pipeline.training.job import TrainingError
 from pipeline.training.optimization import learning_rate, make_optimizer, set_learning_rate
@@ -23,6 +22,8 @@ from pipeline.training.start import initial_network
 from pipeline.training.train import train
 from storage.checkpoints import CheckpointError
 from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 WORKER = "ray::RayTrainWorker"
 LONGER = replace(RECIPE, stages=(replace(STAGE, steps=400),))
@@ -44,13 +45,6 @@ class Killer:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("train_job"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_cluster():
-    cluster.connect(None, cpus=2)
-    yield
-    cluster.disconnect()
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +95,6 @@ def assert_same_weights(one, other):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.slow
 def test_one_worker_gives_the_weights_of_the_plain_loop_bit_for_bit_though_it_was_killed(
     store, tmp_path
 ):
@@ -115,7 +108,6 @@ def test_one_worker_gives_the_weights_of_the_plain_loop_bit_for_bit_though_it_wa
     assert [(r.step, r.loss) for r in seen] == [(r.step, r.loss) for r in plain.history]
 
 
-@pytest.mark.slow
 def test_two_workers_one_killed_take_the_steps_of_one_with_both_their_batches(store, tmp_path):
     stage = replace(LONGER.stages[0], augment=False, optimizer="sgd", lr=0.1)
     recipe, kill = replace(RECIPE, stages=(stage,)), Killer(step=150)
@@ -139,7 +131,6 @@ def test_two_workers_one_killed_take_the_steps_of_one_with_both_their_batches(st
         torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_trainings_run_side_by_side_and_all_end_when_they_are_told_to(store, tmp_path):
     stop, started = Event(), Barrier(2)
 
@@ -160,7 +151,6 @@ def test_trainings_run_side_by_side_and_all_end_when_they_are_told_to(store, tmp
     assert wait_until_no_workers()
 
 
-@pytest.mark.slow
 def test_an_error_that_a_retry_would_not_change_arrives_as_itself_at_once(store, tmp_path):
     train(make_job(store, tmp_path / "out"))
     other = make_job(store, tmp_path / "out", replace(RECIPE, name="other-qf10"))
@@ -169,7 +159,6 @@ def test_an_error_that_a_retry_would_not_change_arrives_as_itself_at_once(store,
     assert wait_until_no_workers()
 
 
-@pytest.mark.slow
 def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_path):
     def kill_all(record):
         for pid in own_training_workers():
@@ -180,7 +169,6 @@ def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_pat
         run(job, tmp_path, on_record=kill_all, max_failures=0)
 
 
-@pytest.mark.slow
 def test_workers_that_do_not_fit_are_refused_before_anything_starts(store, tmp_path):
     with pytest.raises(ValueError, match="3 workers of 1 threads do not fit"):
         run(make_job(store, tmp_path / "out"), tmp_path, workers=3)
