@@ -10,6 +10,7 @@ from fsspec.config import conf
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from flows.planning import shipped_networks
 from flows.planning.restoring_networks import ZOO, fetch, network_choices, networks_for
 from flows.restore_batch import restore_batch, table_of
 from flows.settings import settings
@@ -134,7 +135,13 @@ def test_a_registered_champion_travels_to_the_workers_as_a_program(workspace, tm
     assert (tmp_path / "out" / "001.png").read_bytes() == alone.content
 
 
-def test_a_promotion_changes_the_networks_of_a_batch_only_when_asked(workspace, tmp_path):
+def test_a_promotion_changes_the_networks_of_a_batch_only_when_asked(
+    workspace, tmp_path, monkeypatch
+):
+    for path in ZOO.glob("quickres-*"):  # each network that ships would travel with every run
+        (tmp_path / "zoo" / path.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "zoo" / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(shipped_networks, "ZOO", tmp_path / "zoo")
     name = "qfactory-promoted-qf10"
     first = register(name)
     photos, outputs = photo_folder(tmp_path / "in", 2), str(tmp_path / "out")
