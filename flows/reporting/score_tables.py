@@ -11,6 +11,8 @@ Row = dict[str, str | float]
 JPEG_ROW = "JPEG"
 SPARE = ("seconds_per_mpx", "bpp", "ssim_gaussian")
 """Columns that a narrow terminal does without."""
+COST_DIGITS = 4
+"""Behind the point of bits a pixel and seconds a megapixel."""
 
 
 def score_rows(name: str, comparison: Comparison, architecture: str | None = None) -> list[Row]:
@@ -70,9 +72,13 @@ def _rows(
 
 def _rounded(values: Mapping[str, float | str]) -> Row:
     return {
-        name: value if isinstance(value, str) else _round(value, METRICS[name].digits)
+        name: value if isinstance(value, str) else _round(value, _digits_of(name))
         for name, value in values.items()
     }
+
+
+def _digits_of(column: str) -> int:
+    return METRICS[column].digits if column in METRICS else COST_DIGITS
 
 
 def _round(value: float, digits: int) -> float:
