@@ -14,7 +14,7 @@ test: $(VENV)/.installed-dev ## every test
 	$(PYTEST) --durations=10
 
 test-fast: $(VENV)/.installed-dev ## the tests that take no more than a few seconds each
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --numprocesses 2 -m "not slow"
 
 check: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff check .

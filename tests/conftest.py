@@ -1,6 +1,7 @@
 """What several test modules share: real images, a real Ray."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,15 @@ from pipeline.datasets.references import list_images
 from pipeline.images.luma import read_luma
 from storage import files
 from tests.support import times
+
+SLOW_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave modules of slow tests unread where only others run: their imports take seconds."""
+    if config.option.markexpr == "not slow" and collection_path.suffix == ".py":
+        return SLOW_MODULE.search(collection_path.read_text()) is not None or None
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

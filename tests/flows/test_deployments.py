@@ -18,7 +18,7 @@ from storage.batches.manifest import read_results
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.mlflow_client import open_client
 from tests.pipeline.restoring.test_ray_data import photo_folder
-from tests.support.flow_workspace import embedded_workspace
+from tests.support.embedded import embedded_workspace
 from tests.support.processes import RAY, free_port, services_of
 from tests.support.project import PROJECT
 

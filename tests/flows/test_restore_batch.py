@@ -25,7 +25,8 @@ from storage.registry.model_registry import ModelRegistry
 from storage.tracking.tracker import Tracker
 from tests.pipeline.patches.test_object_store import bucket  # noqa: F401 - a fixture
 from tests.pipeline.restoring.test_ray_data import WEIGHTS, jpeg, photo_folder, wait_for, written
-from tests.support.flow_workspace import embedded_workspace, flow_workspace
+from tests.support.embedded import embedded_workspace
+from tests.support.flow_workspace import flow_workspace
 from tests.support.processes import services_of
 from tests.support.project import PROJECT
 

@@ -3,9 +3,6 @@
 The databases are there already: making their tables takes seconds.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,10 +14,10 @@ from prefect.testing import utilities
 
 from flows.settings import settings
 from pipeline import cluster
+from tests.support.embedded import prefect_database
 from tests.support.mlflow_servers import new_database
 
 _services = ExitStack()
-PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
 @contextmanager
@@ -56,30 +53,3 @@ def stop_services() -> None:
     """Stop this process's Ray and its Prefect server, if it has them."""
     _services.close()
     cluster.disconnect()
-
-
-def embedded_workspace(folder: Path) -> dict[str, str]:
-    """Make a workspace for the command line; return the variables that name it, without analyses.
-
-    Its first command need not make Prefect's and MLflow's tables.
-    """
-    new_database(folder)
-    prefect_database(folder / "prefect" / "prefect.db")
-    return {"QFACTORY_WORKSPACE": str(folder), "QFACTORY_REPORT_SECONDS": "0"}
-
-
-def prefect_database(file: Path) -> None:
-    """Write an empty Prefect database with all its tables."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(_empty_database())
-
-
-@cache
-def _empty_database() -> bytes:
-    with tempfile.TemporaryDirectory() as home:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-        subprocess.run(
-            [PREFECT, "server", "database", "upgrade", "-y"],
-            env={**environment, "PREFECT_HOME": home}, check=True, capture_output=True,
-        )  # fmt: skip
-        return Path(home, "prefect.db").read_bytes()

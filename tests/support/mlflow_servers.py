@@ -5,15 +5,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
-from mlflow import MlflowClient
+from tests.support.made_once import made_once
 
 
 def new_database(folder: Path) -> str:
@@ -87,6 +87,11 @@ def _wait_until_up(uri: str, process: subprocess.Popen, log: Path, patience_s: f
 
 @cache
 def _empty_database() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        MlflowClient(tracking_uri=f"sqlite:///{folder}/empty.db").search_experiments()
-        return (Path(folder) / "empty.db").read_bytes()
+    return made_once(f"mlflow-{version('mlflow')}.db", _make_database)
+
+
+def _make_database(folder: Path) -> bytes:
+    from mlflow import MlflowClient  # takes seconds, and most processes find the database made
+
+    MlflowClient(tracking_uri=f"sqlite:///{folder}/empty.db").search_experiments()
+    return (folder / "empty.db").read_bytes()

@@ -4,21 +4,18 @@ import json
 import shlex
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from storage.tracking.mlflow_client import open_client
-from tests.support.flow_workspace import embedded_workspace, prefect_database
-from tests.support.processes import clean_environment, services_of
+from tests.support.commands import QFACTORY, environment, several
+from tests.support.embedded import embedded_workspace, prefect_database
+from tests.support.processes import services_of
 from tests.support.store_images import build, image_folder
 
 pytestmark = pytest.mark.slow
-
-QFACTORY = str(Path(sys.executable).with_name("qfactory"))
 
 
 MISTAKES = [
@@ -56,31 +53,6 @@ ANSWERS = [
     (("recipes", "graph"), "arcnn-qf10-from-qf20 takes the first layer"),
     (("recipes", "show", "arcnn-qf10-from-qf20"), "source"),
 ]
-SEVERAL = """
-import io, json, sys
-from contextlib import redirect_stderr, redirect_stdout
-from flows.cli.app import main
-told = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["qfactory", *arguments]
-    code, out, err = 0, io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-    told.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(told))
-"""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -94,17 +66,6 @@ def qfactory(tmp_path):
         )  # fmt: skip
 
     return run
-
-
-def several(folder, commands):
-    """Run commands one after the other in one process, which imports everything only once."""
-    arguments = json.dumps([[*map(str, command)] for command in commands])
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL, arguments],
-        cwd=folder, env=environment(folder), capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return [Answer(*told) for told in json.loads(done.stdout.splitlines()[-1])]
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +82,6 @@ def answers(workspace):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "80")
         return dict(zip(commands, several(workspace, commands), strict=True))
-
-
-def environment(folder, **variables):
-    return clean_environment(**{"QFACTORY_WORKSPACE": str(folder / "workspace"), **variables})
 
 
 @pytest.mark.parametrize(("command", "told"), MISTAKES)

@@ -12,7 +12,7 @@ import pytest
 from flows.cli.stopping import PATIENCE_S
 from storage.checkpoints import checkpoint_steps
 from tests.pipeline.restoring.test_ray_data import photo_folder
-from tests.support.flow_workspace import embedded_workspace
+from tests.support.embedded import embedded_workspace
 from tests.support.processes import clean_environment, services_of
 from tests.support.terminals import CTRL_C, QFACTORY, Terminal
 

@@ -20,7 +20,7 @@ from pipeline.training.job import TrainingResult
 from storage.registry.gate import JPEG_TAG, scores_in
 from storage.registry.model_registry import ModelRegistry, scores_of
 from storage.tracking.tracker import Tracker
-from tests.flows.cli.test_app import QFACTORY, Answer, environment, several
+from tests.support.commands import QFACTORY, Answer, environment, several
 from tests.support.processes import free_port
 from tests.support.project import PROJECT
 from tests.support.store_images import build, image_folder

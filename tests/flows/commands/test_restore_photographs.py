@@ -18,8 +18,8 @@ from pipeline.restoring.one_photograph import MAX_PIXELS, Network
 from storage.registry.gate import GateScores
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.tracker import Tracker
-from tests.flows.cli.test_app import several
 from tests.pipeline.restoring.test_restore import ZOO, jpeg
+from tests.support.commands import several
 from tests.support.mlflow_servers import new_database
 
 pytestmark = pytest.mark.slow

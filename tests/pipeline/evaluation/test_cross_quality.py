@@ -17,7 +17,7 @@ from pipeline.images.metrics import MAX_DB
 from pipeline.networks.weights import save_weights
 from pipeline.recipes import get_recipe
 from storage import files
-from tests.flows.cli.test_app import several
+from tests.support.commands import several
 from tests.support.project import PROJECT
 
 ZOO = PROJECT / "models" / "zoo"

@@ -36,8 +36,8 @@ from pipeline.images.jpeg import compress
 from pipeline.images.metrics import MAX_DB, psnr, ssim
 from pipeline.networks.weights import save_weights
 from pipeline.recipes import get_recipe
-from tests.flows.cli.test_app import several
 from tests.pipeline.evaluation.test_cross_quality import ZOO, identity
+from tests.support.commands import several
 
 STEPS = ("bicubic-x2", "bicubic-x3", "srcnn-x2", "tone-curve", "equalised", "local-contrast")
 

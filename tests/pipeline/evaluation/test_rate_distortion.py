@@ -18,8 +18,8 @@ from pipeline.evaluation.rate_distortion import (
     rate_distortion_chart,
 )
 from pipeline.images.metrics import METRICS
-from tests.flows.cli.test_app import several
 from tests.pipeline.evaluation.test_cross_quality import ZOO, identity
+from tests.support.commands import several
 
 REAL = [(0.30, 27.8), (0.49, 30.1), (0.64, 31.4), (0.76, 32.4)]
 

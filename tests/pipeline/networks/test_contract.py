@@ -16,7 +16,7 @@ import models
 from flows.settings import PROJECT
 from models.layers.padding import crop, replicate_to_multiple
 from pipeline.networks.contract import QUICK, NetworkError, check_network
-from tests.support.flow_workspace import prefect_database
+from tests.support.embedded import prefect_database
 from tests.support.processes import clean_environment
 
 

@@ -15,7 +15,6 @@ from flows.planning import shipped_networks
 from flows.planning.named_networks import open_network
 from flows.planning.restoring_networks import available_networks
 from flows.planning.shipped_networks import digest_of, shipped_weights
-from flows.steps.registration import with_loss
 from models import ARCHITECTURES, build_model
 from pipeline.evaluation.precision_loss import Scores, in_both_precisions, loss_db, middles
 from pipeline.evaluation.protocol import compare, jpeg_table
@@ -247,6 +246,8 @@ def test_a_served_network_computes_in_bfloat16_where_little_is_lost_or_as_asked(
 
 
 def test_what_a_network_loses_is_measured_when_it_is_registered(processor):
+    from flows.steps.registration import with_loss  # Prefect, which the rest does without
+
     recipe = RECIPES["quickres-qf10"]
     export = export_network(load_network(str(shipped_weights()["quickres-qf10"]))[1])
     assert "bfloat16_loss_db" not in export.tags
