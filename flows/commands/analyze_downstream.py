@@ -81,8 +81,8 @@ def downstream(
     if json:
         print_json(rows)
         return
-    for metric in ("psnr", "ssim"):
-        title = f"{METRICS[metric].title} after each step: {dataset}, restored by {opened.name}"
+    for metric, called in (("psnr", "PSNR in dB"), ("ssim", "SSIM")):
+        title = f"{called} after each step: {dataset}, restored by {opened.name}"
         show_table([_readable(row, metric, METRICS[metric].digits) for row in rows], title)
         out.print()
     out.print(f"files: {folder}", markup=False)
