@@ -36,7 +36,9 @@ def test_a_comparison_trains_equally_long_and_leaves_a_table_and_a_chart(workspa
         patches=PatchSpec(side=64, stride=48, qfs=(10,), degradation="rescaled"),
     )
     moved = replace(
-        alone, name="quickres-rescaled-qf10-from-qf20", init_from=Transfer(recipe=start.name, layers=1)
+        alone,
+        name="quickres-rescaled-qf10-from-qf20",
+        init_from=Transfer(recipe=start.name, layers=1),
     )
     pair = RecipeComparison(title="with and without", source="tests", recipes=(alone, moved))
     monkeypatch.setattr(flows.analyze, "get_comparison", lambda name: pair)
