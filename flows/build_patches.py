@@ -7,7 +7,7 @@ from flows.planning.store_places import chosen_store
 from flows.reporting.pages import link_artifact
 from flows.runtime import open_tracker, ray_session
 from flows.settings import settings
-from flows.steps.leak_check import keep_apart
+from flows.steps.checks import keep_apart
 from flows.steps.store_building import build_version, log_version, scan_sources
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.datasets.sources import hashes_by_name

@@ -19,9 +19,8 @@ from flows.planning.recipe_graph import ordered_recipes
 from flows.planning.side_by_side import Outcome
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
-from flows.steps.leak_check import keep_apart
-from flows.steps.network_checks import check_networks
-from flows.steps.one_recipe import TrainedModel, TrainingPlan, check_batches, use_gpus
+from flows.steps.checks import check_batches, check_networks, keep_apart
+from flows.steps.one_recipe import TrainedModel, TrainingPlan, use_gpus
 from flows.steps.publishing import WrittenReport
 from flows.steps.reuse import are_trained, may_be_trained, tell_competitors
 from flows.steps.store_building import scan_sources

@@ -20,15 +20,8 @@ from flows.reporting.pages import link_artifact
 from flows.runtime import open_tracker, ray_session, say
 from flows.settings import git_commit, settings
 from flows.steps import recording
-from flows.steps.leak_check import keep_apart
-from flows.steps.network_checks import check_networks
-from flows.steps.one_recipe import (
-    TrainedModel,
-    TrainingPlan,
-    check_batches,
-    score_and_register,
-    train_network,
-)
+from flows.steps.checks import check_batches, check_networks, keep_apart
+from flows.steps.one_recipe import TrainedModel, TrainingPlan, score_and_register, train_network
 from flows.steps.reuse import tell_competitors
 from flows.steps.study_parts import default_sets
 from flows.steps.study_results import notes_of

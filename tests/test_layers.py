@@ -84,7 +84,7 @@ here without being seen."""
 MOST_ENTRIES = 12
 MORE_ENTRIES = {
     "flows": 16,
-    "flows/commands": 16,
+    "flows/commands": 17,
     "models": 22,
     "pipeline": 14,
     "pipeline/recipes": 18,

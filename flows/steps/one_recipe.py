@@ -1,6 +1,6 @@
 """One recipe from its patches to the registry: reused or trained, scored, registered."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Literal
@@ -23,7 +23,6 @@ from pipeline.timings import spend, timed
 from pipeline.training.identity import training_name
 from pipeline.training.job import Record, TrainingJob, TrainingResult
 from pipeline.training.ray_train import run_training
-from pipeline.training.start import share_of_batch
 from storage import files
 from storage.checkpoints import checkpoint_steps
 from storage.patches.versions import StoreVersion
@@ -218,10 +217,3 @@ def train_network(
 def use_gpus(workers: int) -> bool:
     """Tell whether trainings of so many workers use GPUs: if the cluster has one for each."""
     return cluster_gpus() >= workers
-
-
-def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
-    """Raise ValueError, which lists what would do, unless all batches divide among the workers."""
-    for recipe in recipes:
-        for stage in recipe.stages:
-            share_of_batch(stage.batch, workers)

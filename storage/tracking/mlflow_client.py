@@ -1,4 +1,4 @@
-"""How this project talks to MLflow: clients without global state, experiments, run ownership."""
+"""How this project talks to MLflow: clients without global state, experiments."""
 
 import re
 from pathlib import Path
@@ -14,11 +14,9 @@ from mlflow.environment_variables import (
 from mlflow.exceptions import MlflowException
 
 from storage import files
-from storage.tracking.owners import is_gone, machine, owner
 
 HTTP_RETRIES = 1
 HTTP_TIMEOUT_S = 20
-OWNER_TAG = "qfactory.owner"
 USERINFO = re.compile(r"(?<=://)[^/\s]*@")
 
 
@@ -75,32 +73,7 @@ class LazyExperiment:
         return self._client.get_experiment(created)
 
 
-def end_abandoned_runs(client: MlflowClient) -> list[str]:
-    """End runs as KILLED, of every experiment, whose process on this machine is gone.
-
-    Returns their ids.
-    """
-    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    ours = f"tags.`{OWNER_TAG}` LIKE '{machine()}/%' and attributes.status = 'RUNNING'"
-    running = client.search_runs(everywhere, ours) if everywhere else []
-    abandoned = [run.info.run_id for run in running if _owner_is_gone(run)]
-    for run_id in abandoned:
-        client.set_tag(run_id, "error", "its process ended without a word")
-        client.set_terminated(run_id, "KILLED")
-    return abandoned
-
-
 def last_steps(client: MlflowClient, run: Run) -> dict[str, int]:
     """Return the last recorded step of every metric of a run."""
     histories = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     return {key: max(point.step for point in points) for key, points in histories.items()}
-
-
-def _owner_is_gone(run: Run) -> bool:
-    return is_gone(run.data.tags.get(OWNER_TAG, ""))
-
-
-def may_be_continued(run: Run) -> bool:
-    """Tell whether a run is ours already or nobody works on it."""
-    ours = run.data.tags.get(OWNER_TAG) == owner()
-    return ours or run.info.status != "RUNNING" or _owner_is_gone(run)

@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from storage.tracking.abandoned_runs import OWNER_TAG, may_be_continued
 from storage.tracking.journal import Entry, Journal
-from storage.tracking.mlflow_client import OWNER_TAG, LazyExperiment, last_steps, may_be_continued
+from storage.tracking.mlflow_client import LazyExperiment, last_steps
 from storage.tracking.owners import owner
 
 DIGEST_LENGTH = 36

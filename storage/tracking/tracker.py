@@ -9,8 +9,9 @@ from types import TracebackType
 
 from storage import files
 from storage.files import StoreError
+from storage.tracking.abandoned_runs import end_abandoned_runs
 from storage.tracking.journal import Entry, Journal, Unwritten
-from storage.tracking.mlflow_client import LazyExperiment, end_abandoned_runs, open_client
+from storage.tracking.mlflow_client import LazyExperiment, open_client
 from storage.tracking.tracked_run import Recorder, TrackedRun, now_ms, opened
 
 _logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from storage.patches.versions import shard_uri
 from tests.support.project import PROJECT
 from tests.support.store_images import build, image_folder, texture
 
-README = PROJECT / "README.md"
+README = PROJECT / "storage" / "patches" / "README.md"
 LIBRARIES = ("DuckDB", "pandas", "Polars", "pyarrow")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from flows.settings import settings
-from flows.steps.leak_check import keep_apart
+from flows.steps.checks import keep_apart
 from flows.steps.validation_sets import MOST_IMAGES, find_validation_sets
 from pipeline.datasets import references
 from pipeline.datasets.references import DatasetError

@@ -190,7 +190,7 @@ def test_the_jpeg_row_equals_the_published_one_to_the_printed_digit(folder, qf, 
         with Image.open(path) as image:
             original = np.array(image)
         restored, size = compress(original, qf)
-        scores = [metric(original, restored) for metric in METRICS.values()]
+        scores = [metric.measure(original, restored) for metric in METRICS.values()]
         values.append([*scores, 8 * size / original.size])
     assert printed(np.mean(values, axis=0)) == printed(JPEG_ROWS[folder, qf])
 

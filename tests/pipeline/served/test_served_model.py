@@ -568,7 +568,7 @@ def test_a_server_answers_a_jpeg_with_a_png_and_lives_on_after_bad_requests(serv
 
 def curl_line(url: str) -> str:
     """The README's command, with another address."""
-    text = (PROJECT / "README.md").read_text()
+    text = (PROJECT / "storage/registry/README.md").read_text()
     return (
         text[
             text.index('(printf \'{"inputs"') : text.index("{ cat answer.json >&2; false; }")

@@ -1,0 +1,63 @@
+"""What is checked before anything is built: leaks, networks, batches. A fault costs seconds."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+from flows.runtime import say
+from flows.settings import settings
+from pipeline.datasets.leaks import refuse_evaluation_images, refuse_shared_images
+from pipeline.datasets.sources import ScannedImage, hashes_by_name
+from pipeline.networks.code_fingerprint import code_fingerprint
+from pipeline.networks.contract import check_network
+from pipeline.recipes import Recipe
+from pipeline.timings import timed
+from pipeline.training.start import share_of_batch
+
+
+def keep_apart(
+    dataset: str,
+    training: Mapping[str, str],
+    evaluated: Mapping[str, str],
+    validated: Mapping[str, tuple[ScannedImage, ...]] | None = None,
+    *,
+    allowed: bool,
+) -> None:
+    """Raise ValueError when images of `dataset` are trained on that are evaluated or validated on.
+
+    Args:
+        dataset: what is trained on
+        training: its images' names -> SHA-256
+        evaluated: see `pipeline.datasets.leaks.evaluation_images`
+        validated: the recipes' validation sets by reference
+        allowed: whether evaluation images may be trained on; it is said which are
+    """
+    told = refuse_evaluation_images(dataset, training, evaluated, allowed=allowed)
+    if told is not None:
+        say(f"WARNING: {told}")
+    for reference, images in (validated or {}).items():
+        refuse_shared_images(reference, hashes_by_name(images), training)
+
+
+@timed("check networks")
+def check_networks(recipes: Iterable[Recipe]) -> None:
+    """Raise NetworkError unless every recipe's network can be trained, exported and tiled.
+
+    One that passed is not checked again in this workspace until code or options change.
+    """
+    for recipe in recipes:
+        what = json.dumps([code_fingerprint(recipe.architecture), recipe.options], default=str)
+        digest = hashlib.sha256(what.encode()).hexdigest()[:16]
+        passed = settings().root / "checked" / f"{recipe.architecture}-{digest}"
+        if not passed.exists():
+            say(f"checking network {recipe.architecture}")
+            check_network(recipe.architecture, recipe.options)
+            passed.parent.mkdir(parents=True, exist_ok=True)
+            passed.touch()
+
+
+def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
+    """Raise ValueError, which lists what would do, unless all batches divide among the workers."""
+    for recipe in recipes:
+        for stage in recipe.stages:
+            share_of_batch(stage.batch, workers)
