@@ -68,7 +68,7 @@ def measure() -> dict[str, dict[str, float | None]]:
     restored, _ = compress(original, 10)
     results = {}
     for name, metric in METRICS.items():
-        ours = milliseconds_per_mpx(metric, original, restored)
+        ours = milliseconds_per_mpx(metric.measure, original, restored)
         reference = REFERENCES[name]
         theirs = milliseconds_per_mpx(reference, original, restored) if reference else None
         results[name] = {

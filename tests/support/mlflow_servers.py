@@ -38,7 +38,11 @@ def running_server(folder: Path, port: int) -> Iterator[str]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env={
+                **os.environ,
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # five processes that none needs
+            },
         )
     uri = f"http://127.0.0.1:{port}"
     try:
