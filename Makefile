@@ -10,8 +10,9 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c infra/const
 demo: $(VENV)/.installed ## build a store, train, evaluate, register on photographs (4 minutes with the installation)
 	$(BIN)/qfactory study --name demo
 
-test: $(VENV)/.installed-dev ## every test
-	$(PYTEST) --durations=10
+test: $(VENV)/.installed-dev ## every test; those that promise seconds after the others
+	$(PYTEST) -m "not alone" --durations=10
+	$(PYTEST) -m alone --numprocesses 0 --durations=10
 
 test-fast: $(VENV)/.installed-dev ## the tests that take no more than a few seconds each
 	$(PYTEST) --numprocesses 2 -m "not slow"

@@ -16,7 +16,7 @@ from tests.support.embedded import embedded_workspace
 from tests.support.processes import clean_environment, services_of
 from tests.support.terminals import CTRL_C, QFACTORY, Terminal
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 TOLD = "error: interrupted: what was published stays; the same command goes on from there"
 EXIT_S = 5  # what the end of a process may take where every core is busy
