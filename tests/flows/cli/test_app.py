@@ -187,12 +187,12 @@ def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_i
     assert "removed 0 files" in cleaned.out
 
 
-def none_left(folder, seconds=20):
-    """Tell whether no service is left; Ray's need a moment to see that their node is gone."""
+def left_over(folder, seconds=20):
+    """Return the services that are left; Ray's need a moment to see that their node is gone."""
     end = time.monotonic() + seconds
     while services_of(folder) and time.monotonic() < end:
         time.sleep(0.2)
-    return services_of(folder) == []
+    return services_of(folder)
 
 
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path):
@@ -217,7 +217,7 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path):
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["KILLED"] * 2
-    assert none_left(tmp_path)
+    assert left_over(tmp_path) == []
     done = subprocess.run(
         [QFACTORY, *study], cwd=tmp_path, env=variables, capture_output=True, text=True
     )

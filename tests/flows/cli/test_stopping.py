@@ -55,11 +55,11 @@ def interrupt(terminal):
     return code, [line for line in lines if line and "%" not in line]
 
 
-def none_left(folder, seconds=20):
+def left_over(folder, seconds=20):
     end = time.monotonic() + seconds
     while services_of(folder) and time.monotonic() < end:
         time.sleep(0.2)
-    return services_of(folder) == []
+    return services_of(folder)
 
 
 def states(folder):
@@ -87,7 +87,7 @@ def test_ctrl_c_in_a_terminal_ends_a_command_in_time_with_one_line(workspace, co
     terminal = start(workspace, *command)
     terminal.wait_for(shown)
     assert interrupt(terminal) == (130, [TOLD])
-    assert none_left(workspace)
+    assert left_over(workspace) == []
 
 
 def test_a_training_that_is_stopped_goes_on_from_that_step_and_ends_at_once_when_asked_twice(
@@ -107,7 +107,7 @@ def test_a_training_that_is_stopped_goes_on_from_that_step_and_ends_at_once_when
     code, seconds = terminal.end()
     assert code == 130
     assert seconds < EXIT_S
-    assert none_left(workspace)
+    assert left_over(workspace) == []
 
 
 def test_what_a_killed_command_started_ends_and_the_next_command_closes_its_runs(workspace):
@@ -115,7 +115,7 @@ def test_what_a_killed_command_started_ends_and_the_next_command_closes_its_runs
     terminal.wait_for("train quickres")
     os.kill(terminal.pid, signal.SIGKILL)
     terminal.end()
-    assert none_left(workspace)
+    assert left_over(workspace) == []
     assert all("RUNNING" in found for found in states(workspace))
     terminal = start(workspace, "evaluate", "jpeg", "--dataset", "sample", "--qf", "10", "--record")
     assert terminal.end(300)[0] == 0
@@ -133,4 +133,4 @@ def test_a_prefect_server_that_does_not_start_is_told_in_one_line_at_the_end(wor
     terminal = Terminal([QFACTORY, "patches", "build"], workspace, environment)
     assert terminal.end()[0] == 2
     assert "did not start (ended with exit code 3)" in terminal.text.splitlines()[-1]
-    assert none_left(workspace)
+    assert left_over(workspace) == []
