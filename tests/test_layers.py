@@ -209,6 +209,14 @@ def test_the_readme_names_files_that_exist_where_it_says_where_to_change_what():
     assert [name for name in named if not (PROJECT / name).is_file()] == []
 
 
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_the_readme_says_of_a_room_what_its_init_says(room):
+    told = ast.get_docstring(ast.parse((PROJECT / room / "__init__.py").read_text()))
+    assert told is not None
+    rooms = (PROJECT / "README.md").read_text().partition("## Rooms")[2]
+    assert f"{Path(room).name}/ {told.splitlines()[0]}" in re.sub(" +", " ", rooms)
+
+
 def test_a_breach_would_be_found():
     found = list(breaches(PROJECT / "models" / "arcnn.py", ["storage.files", "ray", "torch"]))
     assert len(found) == 2

@@ -1,5 +1,6 @@
 """The `qfactory` program: its commands by name, its runs, how it stops, its Prefect server.
 
-The commands themselves lie in flows/commands and are imported when they are called. Imports
-settings, the console and pipeline/timings.py alone, so that `qfactory --help` is quick.
+The commands themselves lie in flows/commands and are imported when they are called, so that
+`qfactory --help` is quick; what runs flows (command_runs.py, flow_commands.py) imports Prefect.
+Imports no other folder of flows/.
 """

@@ -1,1 +1,1 @@
-"""Layers that three or more networks share. Imports torch alone."""
+"""Layers that several networks share. Imports torch alone."""

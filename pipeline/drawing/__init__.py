@@ -1,1 +1,4 @@
-"""Charts (Vega-Lite) and pictures for people. Knows nothing of networks or reports."""
+"""Charts (Vega-Lite) and pictures for people. Knows nothing of networks or reports.
+
+Imports images alone.
+"""

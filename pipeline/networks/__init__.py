@@ -1,1 +1,4 @@
-"""Networks and their weights: files, tiling, export, devices, and the code that decides them."""
+"""Networks and their weights: files, tiling, export, devices, and the code that decides them.
+
+Imports models, recipes and served.
+"""

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.images.jpeg import quantization_table
 from pipeline.networks.devices import Precision
 from pipeline.networks.restorer import Restorer
-from pipeline.served.good_jpegs import estimate_qf, reason_to_leave
+from pipeline.served.good_jpegs import estimate_qf, log2_steps, reason_to_leave
 from pipeline.served.photographs import (
     MAX_PIXELS,
     MIN_SIDE,
@@ -199,7 +199,7 @@ def _restored_luma(
     left = list(networks)
     while True:
         network = choose_network(left, table)
-        good, against = reason_to_leave(table), _reason_against(network, qf, table)
+        good, against = reason_to_leave(qf), _reason_against(network, qf, table)
         if good or (against and not network.asked):
             return luma, None, [*notes, f"left as it is: {good or against}"]
         try:
@@ -232,8 +232,4 @@ def _octaves(network: Network, table: np.ndarray) -> float:
 
 def _step(table: np.ndarray) -> float:
     """Return the mean log2 of the steps of the 16 lowest frequencies."""
-    return float(_log2(table[:4, :4]).mean())
-
-
-def _log2(table: np.ndarray) -> np.ndarray:
-    return np.log2(np.maximum(table, 1), dtype=np.float64)
+    return float(log2_steps(table[:4, :4]).mean())

@@ -17,17 +17,17 @@ def estimate_qf(table: np.ndarray) -> tuple[int, bool]:
     |log2 of the ratio| over the 64 steps; of equally near factors the lower one is taken.
     """
     known = _standard_tables()
-    qf = int(np.argmin(np.abs(_log2(table) - _log2(known)).mean((1, 2)))) + 1
+    qf = int(np.argmin(np.abs(log2_steps(table) - log2_steps(known)).mean((1, 2)))) + 1
     return qf, bool(np.array_equal(table, known[qf - 1]))
 
 
-def reason_to_leave(table: np.ndarray) -> str | None:
-    """Say why a JPEG of this luma quantisation table is left as it is; None if it is restored."""
-    qf, _ = estimate_qf(table)
+def reason_to_leave(qf: int) -> str | None:
+    """Say why a JPEG of this quality factor is left as it is; None if it is restored."""
     return f"already good, QF {qf}" if qf > GOOD_QF else None
 
 
-def _log2(table: np.ndarray) -> np.ndarray:
+def log2_steps(table: np.ndarray) -> np.ndarray:
+    """Return the steps of quantisation tables in octaves, float64."""
     return np.log2(np.maximum(table, 1), dtype=np.float64)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .good_jpegs import reason_to_leave
+from .good_jpegs import estimate_qf, reason_to_leave
 from .photographs import (
     BLANK,
     MAX_PIXELS,
@@ -88,7 +88,8 @@ class ServedNetwork:
             raise PhotographRejected(f"{BLANK}; {DAMAGED_ASKED} restores the rest")
         for note in (*photograph.notes, *left_out(photograph, "png")):
             logger.warning(note)
-        if (reason := reason_to_leave(photograph.table)) is not None:
+        qf, _ = estimate_qf(photograph.table)
+        if (reason := reason_to_leave(qf)) is not None:
             logger.warning("left as it is: %s", reason)
             return png_of(photograph, photograph.luma)
         restored = self.luma(photograph.luma, photograph.table)

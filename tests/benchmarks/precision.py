@@ -9,7 +9,6 @@ file; all numbers go to results/precision.json. It takes a processor that comput
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -30,6 +29,7 @@ from pipeline.networks.devices import Precision, choose_precision
 from pipeline.networks.restorer import Restorer, network_restorer
 from pipeline.networks.weights import load_network
 from pipeline.served.good_jpegs import GOOD_QF
+from storage import files
 from tests.benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent / "results" / "precision.json"
@@ -98,7 +98,10 @@ def main(arguments: Sequence[str]) -> None:
     found = {name: measure(shipped[name], given.qf) for name in given.names or shipped}
     kept = {name: one for name, one in json.loads(RECORD.read_text()).items() if name in shipped}
     record = kept | {
-        name: {"sha256": sha256_of(name), "bfloat16_loss_db": round(loss_db(used_at(scores)), 5)}
+        name: {
+            "sha256": files.sha256_of(str(shipped_weights()[name])),
+            "bfloat16_loss_db": round(loss_db(used_at(scores)), 5),
+        }
         for name, (scores, _) in found.items()
     }
     before = json.loads(RESULTS.read_text())["results"]
@@ -115,11 +118,6 @@ def main(arguments: Sequence[str]) -> None:
     }
     RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def sha256_of(name: str) -> str:
-    """Return the SHA-256 of a shipped file as it is now, whatever was recorded."""
-    return hashlib.sha256(shipped_weights()[name].read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -5,16 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.mlflow_client import open_client
+from tests.support.commands import QFACTORY
 
 pytestmark = pytest.mark.slow
 
-QFACTORY = str(Path(sys.executable).with_name("qfactory"))
 STUDY = (
     "study", "--dataset", "bsds500:val", "--recipes", "quickres-qf10", "--steps", "500",
     "--evaluate-on", "classic5", "live1", "--name", "end-to-end",

@@ -8,6 +8,7 @@ from threading import Event
 import numpy as np
 import pytest
 from prefect.exceptions import ParameterTypeError
+from prefect.states import Failed
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.build_patches import build_patches
@@ -15,6 +16,7 @@ from flows.evaluate import evaluate
 from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
 from flows.planning.store_places import default_store
 from flows.reporting.score_tables import score_rows
+from flows.runtime import is_transient
 from flows.steps.reuse import competitors
 from flows.steps.scoring import stoppable
 from flows.steps.study_parts import default_sets, spec_for
@@ -234,6 +236,21 @@ def test_an_evaluation_ends_at_the_next_layer_once_it_is_told_to(tmp_path):
     stop.set()
     with pytest.raises(CancelledError):
         restorer(luma, quantization_table(10))
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ConnectionError("the store does not answer"), True),
+        (TimeoutError("too slow"), True),
+        (OSError(5, "input/output error"), True),
+        (FileNotFoundError("no such image"), False),
+        (PermissionError("not yours"), False),
+        (ValueError("a bad spec"), False),
+    ],
+)
+def test_a_task_is_tried_again_only_where_the_error_may_pass(error, again):
+    assert is_transient(None, None, Failed(data=error)) == again
 
 
 def test_a_study_scores_on_held_out_images_by_default():

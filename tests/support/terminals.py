@@ -4,12 +4,10 @@ import os
 import pty
 import select
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-QFACTORY = str(Path(sys.executable).with_name("qfactory"))
 CTRL_C = b"\x03"
 
 

@@ -12,9 +12,10 @@ import pytest
 from flows.cli.stopping import PATIENCE_S
 from storage.checkpoints import checkpoint_steps
 from tests.pipeline.restoring.test_ray_data import photo_folder
+from tests.support.commands import QFACTORY
 from tests.support.embedded import embedded_workspace
 from tests.support.processes import clean_environment, services_of
-from tests.support.terminals import CTRL_C, QFACTORY, Terminal
+from tests.support.terminals import CTRL_C, Terminal
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
