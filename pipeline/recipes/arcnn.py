@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from pipeline.recipes.base import Recipe, Stage, Transfer
-from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
+from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage, next_cycle
 from storage.patches.schema import PatchSpec
 
 QFS = (10, 20, 30, 40)
@@ -52,6 +52,7 @@ def recipes() -> tuple[Recipe, ...]:
     return (
         *papers.values(),
         *fast.values(),
+        *(next_cycle(fast[qf]) for qf in DEEP_QFS),
         _to_lower_quality(papers[HARD_QF], layers=1),
         _to_lower_quality(papers[HARD_QF], layers=2),
         _to_lower_quality(fast[HARD_QF], layers=1),

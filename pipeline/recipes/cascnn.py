@@ -1,11 +1,11 @@
 """Recipes for CAS-CNN: multi-scale, then output loss, QF 20 first; and modern ones."""
 
 from pipeline.recipes.base import Recipe, Stage, Transfer
-from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
+from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage, next_cycle
 from storage.patches.schema import PatchSpec
 
 QFS = (10, 20, 40, 60, 80)
-EASY_QF = 20
+EASY_QF, HARD_QF = 20, 10
 LOWER_LR = 5e-4  # with four times as much the network blows up in places after 3,700 steps
 PATCHES = PatchSpec(side=120, stride=40, qfs=QFS, degradation="image")
 
@@ -15,6 +15,7 @@ def recipes() -> tuple[Recipe, ...]:
     return (
         *(paper_recipe(qf) for qf in QFS),
         *(_fast(qf) for qf in QFS),
+        next_cycle(_fast(HARD_QF)),
         _blind(),
     )
 

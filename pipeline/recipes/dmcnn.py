@@ -1,7 +1,7 @@
 """Recipes for DMCNN: patches that grow from 56 to 224 pixels, QF 10 from QF 20; and modern ones."""
 
 from pipeline.recipes.base import Recipe, Stage, Transfer
-from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage
+from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage, next_cycle
 from storage.patches.schema import PatchSpec
 
 QFS = (10, 20)
@@ -17,6 +17,7 @@ def recipes() -> tuple[Recipe, ...]:
     return (
         *(paper_recipe(qf) for qf in QFS),
         *(_fast(qf) for qf in FAST_QFS),
+        next_cycle(_fast(10)),
         _blind(),
     )
 

@@ -12,6 +12,7 @@ from pipeline.recipes.shared import (
     blind_recipe,
     fast_recipe,
     fast_stage,
+    next_cycle,
 )
 
 FAST_QFS = (10, 20, 30, 40)
@@ -30,6 +31,7 @@ def recipes() -> tuple[Recipe, ...]:
         paper_recipe(),
         *(fast_recipe("dncnn", qf, _stage(), options=FAST, source=FAST_SOURCE) for qf in FAST_QFS),
         _fast_blind(),
+        next_cycle(_fast_blind()),
     )
 
 

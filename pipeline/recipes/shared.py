@@ -1,13 +1,23 @@
 """What the recipes of several families have in common: modern settings and two patch stores."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from pipeline.recipes.base import BLIND_QFS, LossName, OptimizerName, Recipe, ScheduleName, Stage
+from pipeline.recipes.base import (
+    BLIND_QFS,
+    LossName,
+    OptimizerName,
+    Recipe,
+    ScheduleName,
+    Stage,
+    Transfer,
+)
 from storage.patches.schema import PatchSpec
 
 FAST_EMA_DECAY = 0.999
 FAST_LR = 2e-3
 FAST_WEIGHT_DECAY = 1e-4
+NEXT_WARMUP_STEPS = 100
 
 DEFAULT_QFS = (10, 20, 30, 40)
 
@@ -75,6 +85,25 @@ def fast_recipe(
         stages=stages,
         ema_decay=FAST_EMA_DECAY,
         source=source,
+    )
+
+
+def next_cycle(first: Recipe, stage: Stage | None = None) -> Recipe:
+    """Return the recipe that goes on from a recipe's weights, or from its own.
+
+    A cycle ends at a small learning rate with weights worth keeping; any number of them follow each
+    other, on whatever machine there is. Without a stage: the last one's losses and crops at half
+    its rate, for as many steps as all stages had.
+    """
+    last = first.stages[-1]
+    again = replace(
+        last, name="restore", steps=first.steps, lr=last.lr / 2, warmup_steps=NEXT_WARMUP_STEPS
+    )
+    return replace(
+        first,
+        name=f"{first.name.removesuffix(first.label)}next-{first.label}",
+        stages=(stage or again,),
+        init_from=Transfer(recipe=first.name),
     )
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from pipeline.recipes.base import Recipe, ScheduleName, Stage, Transfer
-from pipeline.recipes.shared import FREQUENT_QFS, FRESH_QFS, ORIGINALS
+from pipeline.recipes.base import Recipe, ScheduleName, Stage
+from pipeline.recipes.shared import FREQUENT_QFS, FRESH_QFS, ORIGINALS, next_cycle
 from storage.patches.schema import PatchSpec
 
 QUICK_QFS = (10, 20, 30, 40)
@@ -14,11 +14,11 @@ def recipes() -> tuple[Recipe, ...]:
     """Return every recipe of the family."""
     return (
         blind(),
-        next_cycle(),
+        next_cycle(blind(), _stage(steps=6_600, batch=96, lr=1.5e-3, side=128)),
         tiny(),
-        tiny_next_cycle(),
+        next_cycle(tiny(), _stage(steps=6_000, batch=16, lr=1e-3)),
         small(),
-        small_next_cycle(),
+        next_cycle(small(), _stage(steps=12_000, batch=16, lr=1.5e-3)),
         *(quick(qf) for qf in QUICK_QFS),
     )
 
@@ -47,19 +47,6 @@ def blind() -> Recipe:
     )
 
 
-def next_cycle() -> Recipe:
-    """Return the recipe that goes on from the blind network's weights, or from its own.
-
-    A cycle ends at a small learning rate with weights worth keeping; any number of them follow each
-    other, on whatever machine there is.
-    """
-    first = blind()
-    stage = _stage(steps=6_600, batch=96, lr=1.5e-3, side=128)
-    return replace(
-        first, name="unet-next-blind", stages=(stage,), init_from=Transfer(recipe=first.name)
-    )
-
-
 def tiny() -> Recipe:
     """Return the recipe of 145,548 parameters for laptops, for quality factors 5 to 95."""
     first = blind()
@@ -72,17 +59,6 @@ def tiny() -> Recipe:
     )
 
 
-def tiny_next_cycle() -> Recipe:
-    """Return the recipe that goes on from the tiny network's weights, or from its own."""
-    first = tiny()
-    return replace(
-        first,
-        name="unet-tiny-next-blind",
-        stages=(replace(first.stages[0], steps=6_000, lr=1e-3),),
-        init_from=Transfer(recipe=first.name),
-    )
-
-
 def small() -> Recipe:
     """Return the recipe of 500,900 parameters, for quality factors 5 to 95."""
     first = tiny()
@@ -91,17 +67,6 @@ def small() -> Recipe:
         name="unet-small-blind",
         options={"widths": [48, 64], "down": [3, 3], "up": [3]},
         stages=(replace(first.stages[0], steps=2_700),),
-    )
-
-
-def small_next_cycle() -> Recipe:
-    """Return the recipe that goes on from the small network's weights, or from its own."""
-    first = small()
-    return replace(
-        first,
-        name="unet-small-next-blind",
-        stages=(replace(first.stages[0], steps=12_000, lr=1.5e-3),),
-        init_from=Transfer(recipe=first.name),
     )
 
 

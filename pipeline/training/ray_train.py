@@ -2,8 +2,9 @@
 
 A Ray task runs Ray Train's trainer, so that cancelling it is the Ctrl-C that Ray Train ends on and
 frees its resources after; a mailbox holds what the workers report until the caller fetches it, and
-tells them to stop with a checkpoint. Ray Train replaces workers that die; the checkpoints are the
-loop's own.
+tells them to stop with a checkpoint. One worker is the task itself (Ray Train's local mode), which
+spares it six processes; Ray runs it anew when it dies, as Ray Train does with one of several. The
+checkpoints are the loop's own.
 """
 
 import pickle
@@ -23,6 +24,7 @@ import ray.train.torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.cluster import connect
 from pipeline.training.capacity import Node, Room, room_for
@@ -80,20 +82,25 @@ def run_training(
         threads=threads,
     )
     deadline = None if job.stop_after_s is None else time.time() + job.stop_after_s
-    scaling = ScalingConfig(
-        num_workers=workers,
-        use_gpu=use_gpu,
-        resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
-    )
-    run = RunConfig(
-        name=f"{name}-{uuid.uuid4().hex[:8]}",
-        storage_path=_absolute(storage),
-        failure_config=FailureConfig(max_failures=max_failures),
-        logging_config=LoggingConfig(log_level="WARNING"),
-    )
-    mailbox = cast(ActorHandle, ray.remote(num_cpus=0)(Mailbox).remote())
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = cast(ActorHandle, ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote())
     settings = {"job": job, "deadline": deadline, "mailbox": mailbox}
-    fitting = ray.remote(num_cpus=0, max_retries=0)(_fit).remote(settings, scaling, run)
+    if workers == 1:
+        fitting = _alone(settings, use_gpu=use_gpu, max_failures=max_failures)
+    else:
+        scaling = ScalingConfig(
+            num_workers=workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
+        )
+        run = RunConfig(
+            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            storage_path=_absolute(storage),
+            failure_config=FailureConfig(max_failures=max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        )
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_fit)
+        fitting = task.remote(settings, scaling, run)
     try:
         return _watch(mailbox, fitting, job, on_record, stop or Event())
     finally:
@@ -109,10 +116,25 @@ def cluster_room(workers: int, *, use_gpu: bool, threads: int | None = None) -> 
     return room_for(nodes, workers, use_gpu=use_gpu, wanted=threads)
 
 
-def _fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig) -> None:
-    ray.train.torch.TorchTrainer(
-        _train_on_worker, train_loop_config=settings, scaling_config=scaling, run_config=run
-    ).fit()
+def _alone(settings: dict[str, Any], *, use_gpu: bool, max_failures: int) -> ray.ObjectRef:
+    """Start a task that is the only worker itself, by Ray Train's local mode."""
+    job = settings["job"]
+    task = ray.remote(
+        num_cpus=job.threads,
+        num_gpus=int(use_gpu),
+        max_retries=max_failures,
+        retry_exceptions=True,
+        name=f"train {job.recipe.name}",
+    )(_fit)
+    return task.remote(settings, ScalingConfig(num_workers=0), None)
+
+
+def _fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig | None) -> None:
+    """Return when the training has ended; what a retry would not change has been reported then."""
+    with suppress(*FINAL_ERRORS):
+        ray.train.torch.TorchTrainer(
+            _train_on_worker, train_loop_config=settings, scaling_config=scaling, run_config=run
+        ).fit()
 
 
 def _end(fitting: ray.ObjectRef, mailbox: ActorHandle) -> None:

@@ -25,7 +25,7 @@ from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
-WORKER = "ray::RayTrainWorker"
+WORKERS = ("ray::RayTrainWorker", f"ray::train {RECIPE.name}")
 LONGER = replace(RECIPE, stages=(replace(STAGE, steps=400),))
 LONG = replace(RECIPE, stages=(replace(STAGE, steps=100_000),))
 
@@ -79,7 +79,7 @@ def own_training_workers():
                 return True
         return False
 
-    return [pid for pid, name in names.items() if name.startswith(WORKER) and is_ours(pid)]
+    return [pid for pid, name in names.items() if name.startswith(WORKERS) and is_ours(pid)]
 
 
 def wait_until_no_workers(seconds=20):
