@@ -15,7 +15,7 @@ from pipeline.datasets import references
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.comparisons import COMPARISONS, get_comparison
-from pipeline.training.train import parse_seconds
+from pipeline.training.job import parse_seconds
 from storage.patches.schema import Degradation
 
 __all__ = [

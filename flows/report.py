@@ -9,8 +9,8 @@ from flows.reporting.evaluation_report import recorded_curves
 from flows.reporting.pages import mlflow_server
 from flows.settings import settings
 from flows.steps.publishing import default_path, link_report, page_files
-from pipeline.reports.content import Report, ReportedNetwork, from_files
 from pipeline.reports.html import save_page
+from pipeline.reports.report_data import Report, ReportedNetwork, from_files
 from storage.tracking.recorded_runs import LATEST, RecordedRun, RecordedRuns
 
 

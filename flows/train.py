@@ -30,8 +30,8 @@ from pipeline.datasets.leaks import evaluation_images
 from pipeline.networks.weights import load_weights
 from pipeline.recipes import Recipe, get_recipe
 from pipeline.training.identity import training_name
+from pipeline.training.job import parse_seconds
 from pipeline.training.start import fitting_version
-from pipeline.training.train import parse_seconds
 from storage.patches.shard_writer import source_hashes
 from storage.patches.versions import StoreVersion
 from storage.registry.model_registry import ModelRegistry

@@ -94,7 +94,7 @@ MORE_ENTRIES = {
 TRAVELS = {"torch", "numpy", "PIL", "mlflow"}
 STANDALONE = {"torch", "numpy", "pyarrow", "PIL", "safetensors", "fsspec"}
 RUNS_WITHOUT_A_CLUSTER = (
-    "pipeline.training.train",
+    "pipeline.training.__main__",
     "pipeline.evaluation.protocol",
     "pipeline.recipes",
 )

@@ -22,7 +22,7 @@ from prefect.states import Crashed
 
 from flows.cli import temporary_server
 from flows.cli.stopping import wake_waiting_threads
-from storage.tracking.owners import is_gone, owner
+from storage.tracking.living_processes import is_gone, owner
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from shlex import join
 
 from flows.planning.named_networks import OpenNetwork
-from flows.reporting.report_content import ScoredNetwork, report_of
+from flows.reporting.report_inputs import ScoredNetwork, report_of
 from flows.settings import settings
 from models import ARCHITECTURES
 from pipeline.evaluation.scores import Comparison, EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
 from pipeline.networks.weights import Origin
-from pipeline.reports.content import Cost, Curve, Report, ReportedNetwork, cost_of, finite_curve
+from pipeline.reports.report_data import Cost, Curve, Report, ReportedNetwork, cost_of, finite_curve
 from storage.files import StoreError
 from storage.patches.versions import open_store
 from storage.tracking.recorded_runs import RecordedRuns, TrackingError

@@ -10,8 +10,8 @@ from flows.reporting.pages import mlflow_command, mlflow_server
 from flows.reporting.score_tables import label_of
 from flows.runtime import say
 from flows.settings import settings
-from pipeline.reports.content import Report, to_files
 from pipeline.reports.html import Page, save_page
+from pipeline.reports.report_data import Report, to_files
 from pipeline.timings import timed
 from storage.tracking.recorded_runs import REPORT_TAG
 from storage.tracking.tracked_run import TrackedRun

@@ -6,13 +6,13 @@ from functools import partial
 from flows.planning.named_networks import restorer_of
 from flows.planning.side_by_side import Outcome
 from flows.reporting.evaluation_report import made_of, recorded_curves
-from flows.reporting.report_content import ScoredNetwork, report_of
+from flows.reporting.report_inputs import ScoredNetwork, report_of
 from flows.runtime import going_on
 from flows.settings import git_commit, settings
 from flows.steps.one_recipe import TrainedModel
 from flows.steps.publishing import WrittenReport, default_path, write_report
 from pipeline.recipes import Recipe
-from pipeline.reports.content import ReportedNetwork, cost_of, finite_curve
+from pipeline.reports.report_data import ReportedNetwork, cost_of, finite_curve
 from storage.patches.versions import StoreVersion
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion, RegistryError
 from storage.tracking.tracked_run import TrackedRun

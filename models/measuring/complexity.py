@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.measuring.dependence import receptive_field, table_for
+from models.measuring.receptive_field import receptive_field, table_for
 
 SIDE = 40
 """Pixels of the square image that total memory is stated for (Lee et al. 2021)."""

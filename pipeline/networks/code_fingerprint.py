@@ -13,7 +13,7 @@ from PIL import features
 
 from models import ARCHITECTURES
 
-LOOP = ("pipeline.training.train", "models.transfer")  # the latter through the list of networks
+LOOP = ("pipeline.training.loop", "models.transfer")  # the latter through the list of networks
 SCORING = ("pipeline.evaluation.protocol",)
 FOLLOWED = ("models", "pipeline")
 OURS = (*FOLLOWED, "storage")
@@ -25,7 +25,7 @@ LISTS = ("models", "pipeline", "pipeline.recipes")
 def code_fingerprint(architecture: str) -> str:
     """Return a hexadecimal SHA-256 over the sources that decide a network's weights.
 
-    They are the network's own module and `pipeline.training.train`, with everything of models/ and
+    They are the network's own module and `pipeline.training.loop`, with everything of models/ and
     pipeline/ that these import, directly or not: the losses, the loader and its plan of an epoch,
     the loop, the optimisers, what a recipe is, how weights are saved. torch's version counts too.
     The lists of networks and of recipes do not count, nor does storage/, whose part of the result

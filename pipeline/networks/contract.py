@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models import build_model, layer_names
-from models.measuring.dependence import STRIP, receptive_field, table_for
+from models.measuring.receptive_field import STRIP, receptive_field, table_for
 from pipeline.networks.export import export_network
 
 SIZES = ((8, 8), (33, 47))

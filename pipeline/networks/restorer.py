@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from models import needs_table
 from pipeline.networks.devices import Precision, autocast, checked, lay_out
-from pipeline.served.spans import Tiling
-from pipeline.served.tiled import TILE, run_tiled, tiles, to_luma, to_unit
+from pipeline.served.tiles import TILE, Tiling, run_tiled, tiles, to_luma, to_unit
 
 Restorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Takes luma, (H, W) uint8, and the quantisation table of the JPEG that it comes from, (8, 8) uint8

@@ -1,7 +1,7 @@
 """Recipes for AR-CNN: the paper's own, its easy-hard transfers, and modern ones.
 
 A plain name, `arcnn-qf10`, starts from random weights; what starts from another network ends in
-`-from-` and what that differs in: `-from-qf20`, `-from-shallow`.
+`-from-` and what that differs in: `-from-qf20`, `-from-shallow`. `-next-` goes on from its own.
 """
 
 from collections.abc import Mapping

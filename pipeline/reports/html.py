@@ -16,10 +16,10 @@ from PIL import Image
 
 from pipeline.drawing.charts import png_of, scripts
 from pipeline.images.metrics import METRICS
-from pipeline.reports.chart_sections import SECTIONS, ReportChart, charts_of
-from pipeline.reports.content import Picture, Report, ReportedNetwork
 from pipeline.reports.picture_sections import ERROR_FACTOR, error_map
+from pipeline.reports.report_data import Picture, Report, ReportedNetwork
 from pipeline.reports.result_table import table_rows
+from pipeline.reports.sections import SECTIONS, ReportChart, charts_of
 from storage import files
 
 LAYER_TITLES = {

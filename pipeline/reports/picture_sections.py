@@ -11,7 +11,7 @@ from pipeline.evaluation.scores import Comparison
 from pipeline.images import jpeg
 from pipeline.images.degrade import before_jpeg
 from pipeline.networks.restorer import Restorer
-from pipeline.reports.content import Layer, Picture
+from pipeline.reports.report_data import Layer, Picture
 
 LARGEST_SIDE = 1024
 """Of a picture, in pixels; larger images are cut."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipeline.evaluation.published import JPEG, PublishedRow, all_rows, differences
 from pipeline.evaluation.scores import MeanScore
-from pipeline.reports.content import Report, ReportedNetwork
+from pipeline.reports.report_data import Report, ReportedNetwork
 
 Kind = Literal["jpeg", "network", "published", "other"]
 """`published` rows are of the networks that the report is about, `other` ones are not."""

@@ -52,7 +52,7 @@ class NetworkSource:
     receptive_field: int | None = None
     """Of a program; None where it cannot be tiled."""
     multiple: int | None = None
-    """Of a program, see pipeline.served.spans.Tiling."""
+    """Of a program, see pipeline.served.tiles.Tiling."""
     takes_table: bool = False
     """Whether a program takes the quantisation table behind the image."""
     bfloat16_loss_db: float | None = None

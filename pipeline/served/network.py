@@ -21,8 +21,7 @@ from .photographs import (
 )
 from .precision import Precision, PrecisionChoice, autocast, checked, inference_precision
 from .quantization_cells import within_cells
-from .spans import Tiling
-from .tiled import TILE, run, to_luma, to_unit
+from .tiles import TILE, Tiling, run, to_luma, to_unit
 
 MAX_PIXELS_AT_ONCE = 2_000_000
 """The cap for networks that see the whole image at once: their memory grows with it."""

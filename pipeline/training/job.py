@@ -1,5 +1,6 @@
 """What a training is asked to do and what it gives back: plain values that travel anywhere."""
 
+import re
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +9,8 @@ from pipeline.networks.devices import Precision, PrecisionChoice
 from pipeline.networks.weights import WEIGHTS
 from pipeline.recipes.base import Recipe
 from storage.patches.versions import build_command
+
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class TrainingError(Exception):
@@ -125,3 +128,11 @@ class TrainingResult:
     def precision(self) -> str:
         """What it was trained in, such as `bfloat16`, or `bfloat16, float32` if it moved."""
         return ", ".join(dict.fromkeys(part.precision for part in self.parts))
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of `90`, `90s`, `9m` or `1.5h`. Raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if found is None:
+        raise ValueError(f"duration {text!r}: write it as 90s, 9m or 1.5h")
+    return float(found[1]) * SECONDS[found[2]]

@@ -1,4 +1,9 @@
-"""The training loop: steps, and every few steps a look at the loss, the clock and the others."""
+"""Train a recipe: pure torch, on one process or as one of several, from the last checkpoint on.
+
+Every few steps a look at the loss, the clock and the others. On a CPU everything is a function of
+the job: the same job gives the same losses and weights bit for bit, whether or not it was
+interrupted, with the same number of threads and workers.
+"""
 
 import logging
 import math
@@ -18,8 +23,16 @@ from pipeline.loading.loader import PatchLoader
 from pipeline.networks.devices import Precision, lay_out, processor_name
 from pipeline.networks.weights import WEIGHTS, save_weights
 from pipeline.recipes.base import Recipe, Stage
-from pipeline.training.faults import first_bad_batch
-from pipeline.training.job import Part, Record, TrainingError, TrainingJob, TrainingResult, World
+from pipeline.training.failure_messages import first_bad_batch
+from pipeline.training.job import (
+    ALONE,
+    Part,
+    Record,
+    TrainingError,
+    TrainingJob,
+    TrainingResult,
+    World,
+)
 from pipeline.training.optimization import (
     Plateau,
     learning_rate,
@@ -31,6 +44,7 @@ from pipeline.training.start import (
     agreed_checkpoint,
     agreed_precision,
     check_identity,
+    fitting_version,
     initial_network,
     job_identity,
     share_of_batch,
@@ -47,6 +61,31 @@ RECORDS = 200  # about as many records as a training gives
 OnRecord = Callable[[Record], None]
 
 logger = logging.getLogger(__name__)
+
+
+def train(
+    job: TrainingJob,
+    *,
+    world: World = ALONE,
+    on_record: Callable[[Record], None] = lambda record: None,
+    stop: Event | None = None,
+) -> TrainingResult:
+    """Train a recipe to its end; continue where an earlier call stopped.
+
+    After `stop_after_s`, or once another thread has set `stop` on any rank, it stops with a
+    checkpoint.
+
+    With `world.size` above 1 torch's default process group must be there; every rank makes the
+    same call. Rank 0 writes checkpoints and calls `on_record`, first with the records of the calls
+    before. Raises StoreError for a store that is unusable or does not fit, CheckpointError for
+    checkpoints that are damaged or of another job, TrainingError for a loss that is not finite.
+    """
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    store = fitting_version(job.recipe, job.store, number=job.version)
+    cuda = world.device.type == "cuda"
+    with torch.random.fork_rng(devices=[world.device] if cuda else []):
+        return Training(job, store, world, on_record, stop or Event()).run()
 
 
 def record_steps(recipe: Recipe) -> int:

@@ -1,4 +1,4 @@
-"""A training on Ray: the loop of pipeline.training.train on one or more workers, watched from here.
+"""A training on Ray: pipeline.training.loop on one or more workers, watched from here.
 
 A Ray task runs Ray Train's trainer, so that cancelling it is the Ctrl-C that Ray Train ends on and
 frees its resources after; a mailbox holds what the workers report until the caller fetches it, and
@@ -29,8 +29,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.cluster import connect
 from pipeline.training.capacity import Node, Room, room_for
 from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult, World
-from pipeline.training.mailbox import Mailbox
-from pipeline.training.train import train
+from pipeline.training.loop import train
+from pipeline.training.worker_messages import Mailbox
 from storage.checkpoints import CheckpointError
 from storage.files import StoreError
 from storage.patches.versions import open_store
@@ -68,7 +68,7 @@ def run_training(
     work, and so does `stop`, which any other thread may set; the workers then leave a checkpoint of
     the step they are at, if it takes no more than seconds.
 
-    Raises what `pipeline.training.train.train` raises, TrainingError when the workers keep failing,
+    Raises what `pipeline.training.loop.train` raises, TrainingError when the workers keep failing,
     ValueError when the cluster is too small, and CancelledError after `stop`.
     """
     threads = cluster_room(workers, use_gpu=use_gpu, threads=job.threads).threads

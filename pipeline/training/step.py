@@ -14,7 +14,7 @@ from pipeline.loading.inputs import Inputs, to_network
 from pipeline.loading.loader import Batch
 from pipeline.networks.devices import Precision, autocast
 from pipeline.recipes.base import Recipe, Stage
-from pipeline.training.faults import is_out_of_memory, too_large
+from pipeline.training.failure_messages import is_out_of_memory, too_large
 from pipeline.training.job import World
 from pipeline.training.optimization import (
     draw_transform,

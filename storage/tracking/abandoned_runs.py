@@ -3,7 +3,7 @@
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from storage.tracking.owners import is_gone, machine, owner
+from storage.tracking.living_processes import is_gone, machine, owner
 
 OWNER_TAG = "qfactory.owner"
 """The run's tag that names the process which works on it."""

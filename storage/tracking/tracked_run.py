@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 
 from storage.tracking.abandoned_runs import OWNER_TAG, may_be_continued
 from storage.tracking.journal import Entry, Journal
+from storage.tracking.living_processes import owner
 from storage.tracking.mlflow_client import LazyExperiment, last_steps
-from storage.tracking.owners import owner
 
 DIGEST_LENGTH = 36
 KEY_TAG = "qfactory.key"

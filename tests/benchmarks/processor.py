@@ -47,8 +47,8 @@ from pipeline.patches.build_store import build_store
 from pipeline.recipes import RECIPES
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.training.job import TrainingJob, World
+from pipeline.training.loop import train
 from pipeline.training.step import StageStep, WeightAverage
-from pipeline.training.train import train
 from storage.patches.versions import StoreVersion
 
 RESULTS = Path(__file__).parent / "results" / "processor.json"

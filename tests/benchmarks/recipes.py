@@ -51,7 +51,7 @@ def make_store(recipe: str, stores: Path) -> Path:
 
 def start(recipe: str, store: Path, out: Path, *options: str) -> subprocess.Popen:
     """Start a training of one thread."""
-    command = [sys.executable, "-m", "pipeline.training.train", recipe, "--store", str(store)]
+    command = [sys.executable, "-m", "pipeline.training", recipe, "--store", str(store)]
     command += ["--out", str(out), "--threads", "1", *options]
     return subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
 

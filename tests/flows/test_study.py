@@ -24,9 +24,9 @@ from flows.train import TrainingSlice, train
 from pipeline.evaluation.scores import Comparison
 from pipeline.networks.devices import choose_precision
 from pipeline.recipes import get_recipe
-from pipeline.reports.content import from_files
+from pipeline.reports.report_data import from_files
 from pipeline.training.job import TrainingJob
-from pipeline.training.train import train as plain_training
+from pipeline.training.loop import train as plain_training
 from storage.patches.versions import open_store
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.mlflow_client import open_client

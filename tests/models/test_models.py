@@ -11,7 +11,7 @@ from models import ARCHITECTURES, build_model, layer_names, transfer_layers
 from models.arcnn import ARCNN
 from models.layers.padding import crop, replicate_to_multiple
 from models.losses import LOSSES
-from models.measuring.dependence import receptive_field
+from models.measuring.receptive_field import receptive_field
 from tests.support.small_networks import SMALL, awake, table_of
 
 ODD_SIZES = [(8, 8), (33, 47), (57, 64)]

@@ -9,8 +9,8 @@ from pipeline.evaluation.protocol import compare
 from pipeline.images.luma import read_luma
 from pipeline.networks.restorer import Restorer
 from pipeline.reports.analyses import Analysed, analyse
-from pipeline.reports.content import Report, ReportedNetwork, cost_of
 from pipeline.reports.picture_sections import picture_of
+from pipeline.reports.report_data import Report, ReportedNetwork, cost_of
 from storage import files
 
 HOSTILE = '<script>alert("1")</script> & "co"'

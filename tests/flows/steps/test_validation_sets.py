@@ -19,7 +19,8 @@ from pipeline.loading.loader import PatchLoader
 from pipeline.networks.weights import load_network
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.comparisons import get_comparison, on_a_budget
-from pipeline.training.train import main, train
+from pipeline.training.__main__ import main
+from pipeline.training.loop import train
 from storage.files import StoreError
 from tests.support.store_images import build, image_folder
 from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
@@ -123,7 +124,7 @@ def test_the_command_refuses_a_validation_set_that_shares_images(
 ):
     photos, recipe, patches = validation
     shared = build(photos, tmp_path / "shared").version
-    monkeypatch.setattr("pipeline.training.train.get_recipe", lambda name: recipe)
+    monkeypatch.setattr("pipeline.training.__main__.get_recipe", lambda name: recipe)
     command = ["x", "--store", shared.uri, "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit):
         main([*command, "--validation-store", patches.uri])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from flows.commands import models_check
 from models import ARCHITECTURES, build_model
 from models.measuring.complexity import complexity, multiply_adds_per_pixel, total_memory_mb
-from models.measuring.dependence import layer_extent, receptive_field
+from models.measuring.receptive_field import layer_extent, receptive_field
 from tests.support.small_networks import SMALL
 
 

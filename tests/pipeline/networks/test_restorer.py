@@ -14,7 +14,7 @@ from models.quickres import QuickRes
 from pipeline.evaluation.protocol import jpeg_table
 from pipeline.images.jpeg import compress
 from pipeline.networks.restorer import apply_tiled, network_restorer, tiling_of
-from pipeline.served.spans import MIN_SIDE, Tiling, spans
+from pipeline.served.tiles import MIN_SIDE, Tiling, spans
 from tests.support.small_networks import awake, table_of
 
 

@@ -162,7 +162,17 @@ def test_arcnn_has_the_papers_settings(qf):
 
 def test_what_starts_from_another_arcnn_says_so_in_its_name_and_nothing_else_does():
     for name in (name for name in RECIPES if name.startswith("arcnn-")):
-        assert (RECIPES[name].init_from is not None) == ("-from-" in name)
+        assert (RECIPES[name].init_from is not None) == ("-from-" in name or "-next-" in name)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(RECIPES) if "-next-" in name])
+def test_one_more_cycle_starts_from_its_own_recipe_and_ends_at_a_small_rate(name):
+    recipe = get_recipe(name)
+    first, (stage,) = get_recipe(name.replace("-next-", "-")), recipe.stages
+    assert recipe.init_from == Transfer(recipe=first.name)
+    assert recipe.model_name == first.model_name
+    assert stage.lr < first.stages[-1].lr
+    assert stage.schedule == "cosine"
 
 
 @pytest.mark.parametrize("name", [name for name in sorted(RECIPES) if "arcnn" in name])

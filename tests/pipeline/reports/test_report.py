@@ -18,8 +18,9 @@ from pipeline.evaluation.published import published_rows
 from pipeline.evaluation.rate_distortion import QFS
 from pipeline.images.metrics import METRICS
 from pipeline.reports.analyses import DETAIL, Analysed, affordable_images, analyse
-from pipeline.reports.chart_sections import MOST_BARS, charts_of
-from pipeline.reports.content import (
+from pipeline.reports.html import render
+from pipeline.reports.picture_sections import choose_images, error_map, gains_of, pixels_of
+from pipeline.reports.report_data import (
     CONTENT,
     Report,
     ReportedNetwork,
@@ -29,9 +30,8 @@ from pipeline.reports.content import (
     from_files,
     to_files,
 )
-from pipeline.reports.html import render
-from pipeline.reports.picture_sections import choose_images, error_map, gains_of, pixels_of
 from pipeline.reports.result_table import table_rows
+from pipeline.reports.sections import MOST_BARS, charts_of
 from tests.support.reports import HOSTILE, SIDE, small_images, smoothing, whole_report
 
 pytestmark = pytest.mark.slow  # the page of a whole report takes seconds

@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline.reports.chart_sections import charts_of
 from pipeline.reports.html import save_page
+from pipeline.reports.sections import charts_of
 from tests.support.browsers import NEEDED, chromium_path
 from tests.support.reports import whole_report
 

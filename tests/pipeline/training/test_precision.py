@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.networks.devices import bfloat16_units, choose_precision, processor_name
+from pipeline.training.__main__ import main
 from pipeline.training.job import Part
-from pipeline.training.train import main, train
+from pipeline.training.loop import train
 from storage.checkpoints import load_checkpoint
 from tests.support.training_recipes import EVERYTHING, RECIPE, make_job, make_store
 

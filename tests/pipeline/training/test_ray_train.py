@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from models.losses import LOSSES
 from pipeline.loading.loader import PatchLoader
 from pipeline.training.job import TrainingError
+from pipeline.training.loop import train
 from pipeline.training.optimization import learning_rate, make_optimizer, set_learning_rate
 from pipeline.training.ray_train import run_training
 from pipeline.training.start import initial_network
-from pipeline.training.train import train
 from storage.checkpoints import CheckpointError
 from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
 

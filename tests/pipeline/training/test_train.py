@@ -22,11 +22,12 @@ from pipeline.loading.inputs import dihedral, turned_tables
 from pipeline.loading.loader import PatchLoader
 from pipeline.networks.weights import load_network, load_weights
 from pipeline.recipes.base import Transfer
-from pipeline.training.faults import too_large
-from pipeline.training.job import TrainingError, World
+from pipeline.training.__main__ import main
+from pipeline.training.failure_messages import too_large
+from pipeline.training.job import TrainingError, World, parse_seconds
+from pipeline.training.loop import train
 from pipeline.training.optimization import Plateau, learning_rate, make_optimizer, set_learning_rate
 from pipeline.training.start import share_of_batch
-from pipeline.training.train import main, parse_seconds, train
 from storage.checkpoints import CheckpointError, checkpoint_steps
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
@@ -197,7 +198,7 @@ import resource, torch
 from dataclasses import replace
 from pathlib import Path
 from models import build_model
-from pipeline.training.train import train
+from pipeline.training.loop import train
 from tests.support.training_recipes import RECIPE, STAGE, make_job
 from storage.patches.versions import open_store
 store = open_store({store.uri!r})

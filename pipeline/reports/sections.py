@@ -11,8 +11,8 @@ from pipeline.evaluation.cross_quality import transfer_chart
 from pipeline.evaluation.rate_distortion import AXES, rate_distortion_chart
 from pipeline.evaluation.rate_distortion import JPEG as JPEG_CURVE
 from pipeline.evaluation.scores import EvaluationResult, MeanScore
-from pipeline.reports.content import Cost, Report, ReportedNetwork, cost_of
 from pipeline.reports.picture_sections import gains_of
+from pipeline.reports.report_data import Cost, Report, ReportedNetwork, cost_of
 from pipeline.reports.result_table import comparable_rows
 
 MOST_BARS = 40

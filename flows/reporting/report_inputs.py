@@ -11,8 +11,8 @@ from pipeline.evaluation.scores import EvaluationResult
 from pipeline.images.degrade import STANDARD
 from pipeline.networks.restorer import Restorer
 from pipeline.reports.analyses import Analysed, Analyses, analyse
-from pipeline.reports.content import Picture, Report, ReportedNetwork, surroundings
 from pipeline.reports.picture_sections import choose_images, picture_of
+from pipeline.reports.report_data import Picture, Report, ReportedNetwork, surroundings
 
 MOST_PICTURES = 12
 """Of one report."""
