@@ -87,7 +87,7 @@ def error_map(layers: Mapping[Layer, bytes], layer: Layer) -> bytes:
 def webp_of(luma: np.ndarray) -> bytes:
     """Return luma, (H, W) uint8, as a lossless WebP file."""
     content = io.BytesIO()
-    Image.fromarray(luma).save(content, "WEBP", lossless=True, quality=80, method=4)
+    Image.fromarray(luma).save(content, "WEBP", lossless=True, quality=0, method=4)
     return content.getvalue()
 
 

@@ -21,6 +21,7 @@ from tests.pipeline.restoring.test_ray_data import photo_folder
 from tests.support.embedded import embedded_workspace
 from tests.support.processes import RAY, free_port, services_of
 from tests.support.project import PROJECT
+from tests.support.store_images import image_folder
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +62,7 @@ def platform(tmp_path_factory):
         **embedded_workspace(home / "workspace"),
         "PYTHONPATH": str(PROJECT),
     }
+    image_folder(home / "workspace" / "photos", 2)
     port = api.split(":")[2].split("/")[0]
     with service(home, environment, "server", "start", "--port", port):
         wait_until(lambda: answers(f"{api}/health"), 90, "the start of the Prefect server")
@@ -143,6 +145,11 @@ def end_of(environment, run_id):
     )
 
 
+def small_set(environment):
+    """An evaluation set that costs little."""
+    return f"folder:{environment['QFACTORY_WORKSPACE']}/photos"
+
+
 def mlflow_uri(environment):
     return f"sqlite:///{environment['QFACTORY_WORKSPACE']}/mlflow.db"
 
@@ -162,6 +169,7 @@ def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model
     prefect(
         platform, "deployment", "run", "study/default",
         "-p", "dataset=sample", "-p", f"steps={STEPS}", "-p", 'recipes=["quickres-qf1*"]',
+        "-p", f"evaluate_on={json.dumps([small_set(platform)])}",
     )  # fmt: skip
     ended = end_of(platform, newest_run(platform, "study")["id"])
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
@@ -179,7 +187,8 @@ def test_the_other_deployments_complete_with_a_link_to_mlflow(platform):
         "build-patches": {"dataset": "sample", "side": 64, "stride": 32, "degradation": "image"},
         "train": {"recipe": "quickres-qf10", "dataset": "sample", "steps": STEPS + 1},
         "evaluate": {
-            "network": "qfactory-quickres-qf10@challenger", "dataset": ["sample"], "qf": [10],
+            "network": "qfactory-quickres-qf10@challenger", "dataset": [small_set(platform)],
+            "qf": [10],
         },
     }  # fmt: skip
     runs = [start(platform, flow, **parameters) for flow, parameters in asked.items()]

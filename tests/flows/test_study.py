@@ -32,6 +32,7 @@ from storage.registry.model_registry import ModelRegistry
 from storage.tracking.mlflow_client import open_client
 from storage.tracking.recorded_runs import RecordedRuns, UnknownRunError
 from tests.support.flow_workspace import flow_workspace
+from tests.support.store_images import image_folder
 
 pytestmark = pytest.mark.slow
 
@@ -45,17 +46,23 @@ STUDY = {"recipes": [HARD, "quickres-qf1*"], "steps": STEPS, "threads": 1, "name
 def workspace(tmp_path_factory):
     """A workspace for all tests here, with a Ray of two cores and a Prefect server."""
     with flow_workspace(tmp_path_factory.mktemp("study")) as folder:
+        image_folder(folder / "photos", 2)
         yield folder
 
 
 @pytest.fixture(scope="module")
-def first(workspace):
+def first():
     """A study of two lines of recipes: one from QF 20 to QF 10, and one alone."""
     return run_study()
 
 
 def run_study(**options) -> StudyResult:
-    return cast(StudyResult, study(**{**STUDY, **options}))
+    return cast(StudyResult, study(**{**STUDY, "evaluate_on": [small_set()], **options}))
+
+
+def small_set():
+    """An evaluation set that costs little."""
+    return f"folder:{settings().root}/photos"
 
 
 def states(result):
@@ -124,9 +131,9 @@ def test_a_study_leaves_a_report_which_mlflow_alone_can_make_again(first, tmp_pa
 
 def test_an_evaluation_leaves_a_report_that_prefect_links_to(first):
     (alone,) = [model for model in first.models if model.recipe == ALONE]
-    (found,) = evaluate(network=alone.model, dataset=["sample:test"], qf=[10]).scored
+    (found,) = evaluate(network=alone.model, dataset=[small_set()], qf=[10]).scored
     assert isinstance(found, Comparison)
-    assert found.restored.row(10).metrics == alone.scores["sample:test"].restored.row(10).metrics
+    assert found.restored.row(10).metrics == alone.scores[small_set()].restored.row(10).metrics
     (run,) = runs_of("evaluate")
     made = RecordedRuns(settings().mlflow_uri).find("evaluate")
     assert made.run_id == run.info.run_id
@@ -144,11 +151,11 @@ def test_an_evaluation_by_the_command_is_recorded_if_the_user_says_so(first, tmp
     (alone,) = [model for model in first.models if model.recipe == ALONE]
     page = tmp_path / "page.html"
     code = evaluate_networks.evaluate(
-        alone.model, dataset=["sample:test"], qf=[10], json=True, record=True, report=str(page)
+        alone.model, dataset=[small_set()], qf=[10], json=True, record=True, report=str(page)
     )
     (row,) = json.loads(capsys.readouterr().out)
     assert code == 0
-    assert row["psnr"] == alone.scores["sample:test"].restored.row(10).metrics["psnr"]
+    assert row["psnr"] == alone.scores[small_set()].restored.row(10).metrics["psnr"]
     again = report("latest", str(tmp_path / "again.html"))
     assert Path(again).read_text() == page.read_text()
 

@@ -198,7 +198,7 @@ def left_over(folder, seconds=20):
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path):
     study = (
         "study", "--recipes", "quickres-qf10", "--threads", "1", "--steps", "150",
-        "--name", "interrupted",
+        "--name", "interrupted", "--evaluate-on", f"folder:{image_folder(tmp_path / 'photos', 2)}",
     )  # fmt: skip
     variables = environment(tmp_path, **embedded_workspace(tmp_path / "workspace"))
     process = subprocess.Popen(
