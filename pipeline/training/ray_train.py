@@ -61,7 +61,8 @@ def run_training(
 
     `on_record` is called in this thread, once a record, however often workers die and go on from
     the last checkpoint; after more than `max_failures` failures the training fails. `storage` is
-    where Ray Train keeps its own files; every node must reach it, the store and the checkpoints.
+    where Ray Train keeps its own files of several workers; every node must reach it, the store and
+    the checkpoints.
     Each worker asks Ray for its threads and its GPU; a training that does not fit beside what runs
     waits in Ray's queue. Without `job.threads` the workers get what `room_for` says, which does
     not depend on what runs. An exception in this thread, KeyboardInterrupt included, ends the Ray
@@ -83,7 +84,8 @@ def run_training(
     )
     deadline = None if job.stop_after_s is None else time.time() + job.stop_after_s
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = cast(ActorHandle, ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote())
+    beside = {"num_cpus": 0, "scheduling_strategy": here}  # the death of another node ends nothing
+    mailbox = cast(ActorHandle, ray.remote(Mailbox).options(**beside).remote())
     settings = {"job": job, "deadline": deadline, "mailbox": mailbox}
     if workers == 1:
         fitting = _alone(settings, use_gpu=use_gpu, max_failures=max_failures)
@@ -99,7 +101,7 @@ def run_training(
             failure_config=FailureConfig(max_failures=max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
         )
-        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_fit)
+        task = ray.remote(_fit).options(**beside, max_retries=0)
         fitting = task.remote(settings, scaling, run)
     try:
         return _watch(mailbox, fitting, job, on_record, stop or Event())
@@ -119,13 +121,13 @@ def cluster_room(workers: int, *, use_gpu: bool, threads: int | None = None) -> 
 def _alone(settings: dict[str, Any], *, use_gpu: bool, max_failures: int) -> ray.ObjectRef:
     """Start a task that is the only worker itself, by Ray Train's local mode."""
     job = settings["job"]
-    task = ray.remote(
+    task = ray.remote(_fit).options(
+        name=f"train {job.recipe.name}",
         num_cpus=job.threads,
         num_gpus=int(use_gpu),
         max_retries=max_failures,
         retry_exceptions=True,
-        name=f"train {job.recipe.name}",
-    )(_fit)
+    )
     return task.remote(settings, ScalingConfig(num_workers=0), None)
 
 

@@ -540,8 +540,8 @@ def test_the_manifest_tells_what_each_photograph_was_computed_in(tmp_path, monke
 def test_a_precision_that_the_workers_lack_ends_the_run_and_loses_nothing(tmp_path, ray_cluster):
     photos, outputs = photo_folder(tmp_path / "in", 3), tmp_path / "out"
     with pytest.raises(ValueError, match="does not compute in it"):
-        restore_all(batch(photos, outputs, precision="bfloat16"), opener=without_bfloat16)
-    assert restore_all(batch(photos, outputs), opener=without_bfloat16).restored == 3
+        restore_all(batch(photos, outputs, precision="bfloat16"), actors=1, opener=without_bfloat16)
+    assert restore_all(batch(photos, outputs), actors=1, opener=without_bfloat16).restored == 3
     assert precisions(outputs) == {"float32"}
 
 
