@@ -39,6 +39,8 @@ POLL_S = 0.25
 CHECKPOINT_S = 5.0
 """Seconds that workers have for the step they are at and a checkpoint when they are to stop."""
 END_S = 2.0
+CANCEL_S = 3.0
+"""Seconds that `stop` may come after Ray is gone: what cancels a run ends both, in any order."""
 FINAL_ERRORS = (StoreError, CheckpointError, TrainingError, ValueError)  # a retry would not help
 
 
@@ -207,10 +209,26 @@ def _watch(
     stop: Event,
 ) -> TrainingResult:
     """Hand records on until the training has ended; those that a restart repeats only once."""
+    try:
+        return _followed(mailbox, fitting, job, on_record, stop)
+    except RayError as error:
+        if not stop.wait(CANCEL_S):
+            raise _failed(job, error) from error
+    raise CancelledError(f"recipe {job.recipe.name}: stopped, and Ray with it")
+
+
+def _followed(
+    mailbox: ActorHandle,
+    fitting: ray.ObjectRef,
+    job: TrainingJob,
+    on_record: Callable[[Record], None],
+    stop: Event,
+) -> TrainingResult:
     step, result = 0, None
     while not stop.is_set():
-        done, arrived = _poll(mailbox, fitting, job)
-        for news in arrived:
+        done = bool(ray.wait([fitting], timeout=POLL_S)[0])
+        for letter in ray.get(mailbox.take.remote()):
+            news: News = pickle.loads(letter)
             if isinstance(news, Exception):
                 raise news
             if isinstance(news, TrainingResult):
@@ -221,27 +239,9 @@ def _watch(
         if done and result is not None:
             return result
         if done:
-            _raise_failure(fitting, job)
+            ray.get(fitting)
+            raise _failed(job, RuntimeError("the workers ended without a result"))
     raise CancelledError(f"recipe {job.recipe.name}: stopped at step {step}")
-
-
-def _poll(
-    mailbox: ActorHandle, fitting: ray.ObjectRef, job: TrainingJob
-) -> tuple[bool, list[News]]:
-    """Wait for a moment; return whether the training has ended, and what came until then."""
-    try:
-        done = bool(ray.wait([fitting], timeout=POLL_S)[0])
-        return done, [pickle.loads(news) for news in ray.get(mailbox.take.remote())]
-    except RayError as error:
-        raise _failed(job, error) from error
-
-
-def _raise_failure(fitting: ray.ObjectRef, job: TrainingJob) -> None:
-    try:
-        ray.get(fitting)
-    except RayError as error:
-        raise _failed(job, error) from error
-    raise _failed(job, RuntimeError("the workers ended without a result"))
 
 
 def _failed(job: TrainingJob, error: Exception) -> TrainingError:
