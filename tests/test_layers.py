@@ -88,7 +88,6 @@ MORE_ENTRIES = {
     "models": 22,
     "pipeline": 14,
     "pipeline/recipes": 18,
-    "pipeline/training": 13,
 }
 """Folders with more: the flows by name and the rooms, one file a command, a paper, a family."""
 TRAVELS = {"torch", "numpy", "PIL", "mlflow"}

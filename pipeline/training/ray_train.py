@@ -74,6 +74,7 @@ def run_training(
     Raises what `pipeline.training.loop.train` raises, TrainingError when the workers keep failing,
     ValueError when the cluster is too small, and CancelledError after `stop`.
     """
+    stop = stop or Event()
     threads = cluster_room(workers, use_gpu=use_gpu, threads=job.threads).threads
     job = replace(
         job,
@@ -106,7 +107,11 @@ def run_training(
         task = ray.remote(_fit).options(**beside, max_retries=0)
         fitting = task.remote(settings, scaling, run)
     try:
-        return _watch(mailbox, fitting, job, on_record, stop or Event())
+        return _watch(mailbox, fitting, job, on_record, stop)
+    except RayError as error:
+        if stop.wait(CANCEL_S):
+            raise CancelledError(f"recipe {job.recipe.name}: stopped, and Ray with it") from error
+        raise _failed(job, error) from error
     finally:
         _end(fitting, mailbox)
         ray.kill(mailbox)
@@ -134,11 +139,9 @@ def _alone(settings: dict[str, Any], *, use_gpu: bool, max_failures: int) -> ray
 
 
 def _fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig | None) -> None:
-    """Return when the training has ended; what a retry would not change has been reported then."""
-    with suppress(*FINAL_ERRORS):
-        ray.train.torch.TorchTrainer(
-            _train_on_worker, train_loop_config=settings, scaling_config=scaling, run_config=run
-        ).fit()
+    ray.train.torch.TorchTrainer(
+        _train_on_worker, train_loop_config=settings, scaling_config=scaling, run_config=run
+    ).fit()
 
 
 def _end(fitting: ray.ObjectRef, mailbox: ActorHandle) -> None:
@@ -183,7 +186,9 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         result = train(job, world=world, on_record=report_step, stop=_stop_from(mailbox))
     except FINAL_ERRORS as error:
         ray.get(report(error))
-        raise
+        if world.size > 1:
+            raise  # which ends the others; one alone would be tried again
+        return
     if world.rank == 0:
         ray.get(report(result))
 
@@ -209,21 +214,6 @@ def _watch(
     stop: Event,
 ) -> TrainingResult:
     """Hand records on until the training has ended; those that a restart repeats only once."""
-    try:
-        return _followed(mailbox, fitting, job, on_record, stop)
-    except RayError as error:
-        if not stop.wait(CANCEL_S):
-            raise _failed(job, error) from error
-    raise CancelledError(f"recipe {job.recipe.name}: stopped, and Ray with it")
-
-
-def _followed(
-    mailbox: ActorHandle,
-    fitting: ray.ObjectRef,
-    job: TrainingJob,
-    on_record: Callable[[Record], None],
-    stop: Event,
-) -> TrainingResult:
     step, result = 0, None
     while not stop.is_set():
         done = bool(ray.wait([fitting], timeout=POLL_S)[0])

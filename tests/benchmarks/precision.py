@@ -106,15 +106,17 @@ def main(arguments: Sequence[str]) -> None:
     }
     before = json.loads(RESULTS.read_text())["results"]
     rows = {name: before[name] for name in shipped if name in before}
-    report = {
-        "command": "python -m tests.benchmarks.precision",
+    measured = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "packages": {"torch": torch.__version__},
+    }
+    report = {
+        "command": "python -m tests.benchmarks.precision",
         "what": f"PSNR that bfloat16 loses on {DATASET} at each quality factor of a network, dB, "
         "and seconds a megapixel over all of them",
-        "results": rows | {name: row_of(*both) for name, both in found.items()},
+        "results": rows | {name: measured | row_of(*both) for name, both in found.items()},
     }
     RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from threading import Barrier, Event
+from threading import Barrier, Event, Timer
 
 import pytest
 import torch
@@ -167,6 +167,19 @@ def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_pat
     job = make_job(store, tmp_path / "out", LONG)
     with pytest.raises(TrainingError, match=r"failed too often.*Run it again to go on"):
         run(job, tmp_path, on_record=kill_all, max_failures=0)
+
+
+def test_a_run_that_is_cancelled_counts_as_stopped_though_its_workers_die_first(store, tmp_path):
+    stop = Event()
+
+    def kill_all(record):
+        for pid in own_training_workers():
+            os.kill(pid, signal.SIGKILL)
+        Timer(1.5, stop.set).start()
+
+    job = make_job(store, tmp_path / "out", LONG)
+    with pytest.raises(CancelledError, match="stopped, and Ray with it"):
+        run(job, tmp_path, on_record=kill_all, max_failures=0, stop=stop)
 
 
 def test_workers_that_do_not_fit_are_refused_before_anything_starts(store, tmp_path):
