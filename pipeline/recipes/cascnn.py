@@ -1,7 +1,13 @@
 """Recipes for CAS-CNN: multi-scale, then output loss, QF 20 first; and modern ones."""
 
 from pipeline.recipes.base import Recipe, Stage, Transfer
-from pipeline.recipes.shared import blind_recipe, fast_recipe, fast_stage, next_cycle
+from pipeline.recipes.shared import (
+    blind_recipe,
+    fast_recipe,
+    fast_stage,
+    from_other_quality,
+    next_cycle,
+)
 from storage.patches.schema import PatchSpec
 
 QFS = (10, 20, 40, 60, 80)
@@ -16,6 +22,7 @@ def recipes() -> tuple[Recipe, ...]:
         *(paper_recipe(qf) for qf in QFS),
         *(_fast(qf) for qf in QFS),
         next_cycle(_fast(HARD_QF)),
+        from_other_quality(_fast(EASY_QF), _fast(HARD_QF)),
         _blind(),
     )
 

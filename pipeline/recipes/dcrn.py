@@ -4,8 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from pipeline.recipes.base import LossName, Recipe, Stage, Transfer
-from pipeline.recipes.shared import FAST_LR, blind_recipe, fast_recipe, fast_stage, next_cycle
+from pipeline.recipes.base import LossName, Recipe, Stage
+from pipeline.recipes.shared import (
+    blind_recipe,
+    fast_recipe,
+    fast_stage,
+    from_other_quality,
+    next_cycle,
+)
 from storage.patches.schema import PatchSpec
 
 QFS = (10, 20, 30)
@@ -46,7 +52,7 @@ def recipes() -> tuple[Recipe, ...]:
         *(paper_recipe(qf) for qf in QFS),
         *(_fast(qf) for qf in QFS),
         next_cycle(_fast(HARD_QF)),
-        _fast_from_hard(),
+        from_other_quality(_fast(EASY_QF), _fast(HARD_QF)),
         _blind(),
     )
 
@@ -85,17 +91,6 @@ def _fast(qf: int) -> Recipe:
         qf,
         fast_stage(steps=40_000, batch=64, loss="l1", clip_norm=1.0),
         source="The network and loss of Lee et al. 2021 with Muon (chosen here)",
-    )
-
-
-def _fast_from_hard() -> Recipe:
-    """Return the modern recipe of QF 20 that starts from the network of QF 10, at half the rate."""
-    hard, easy = _fast(HARD_QF), _fast(EASY_QF)
-    return replace(
-        easy,
-        name=f"{easy.name}-from-{hard.label}",
-        stages=tuple(replace(stage, lr=FAST_LR / 2) for stage in easy.stages),
-        init_from=Transfer(recipe=hard.name),
     )
 
 

@@ -107,6 +107,25 @@ def next_cycle(first: Recipe, stage: Stage | None = None) -> Recipe:
     )
 
 
+def first_cycle(name: str) -> str:
+    """Return the name of the recipe whose next cycle is called `name`, or the name itself."""
+    return name.replace("-next-", "-")
+
+
+def from_other_quality(recipe: Recipe, source: Recipe) -> Recipe:
+    """Return the recipe that starts from the network of another quality factor.
+
+    Its last stage's losses and crops at half the rate, for as many steps as all stages had.
+    """
+    last = recipe.stages[-1]
+    return replace(
+        recipe,
+        name=f"{recipe.name}-from-{source.label}",
+        stages=(replace(last, name="restore", steps=recipe.steps, lr=last.lr / 2),),
+        init_from=Transfer(recipe=source.name),
+    )
+
+
 def default_recipes(architecture: str) -> tuple[Recipe, ...]:
     """Return the recipes of a network that has no family: one for each usual quality factor."""
     stage = fast_stage(

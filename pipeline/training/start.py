@@ -12,6 +12,7 @@ from models import build_model, transfer_layers
 from pipeline.networks.devices import Precision, choose_precision
 from pipeline.networks.weights import load_weights
 from pipeline.recipes.base import Recipe
+from pipeline.recipes.shared import first_cycle
 from pipeline.training.job import TrainingJob, World
 from storage import files
 from storage.checkpoints import Checkpoint, CheckpointError, load_checkpoint
@@ -27,7 +28,7 @@ def initial_network(job: TrainingJob) -> nn.Module:
     network = build_model(recipe.architecture, recipe.options)
     if recipe.init_from is not None and job.initial_weights is not None:
         origin, tensors = load_weights(job.initial_weights)
-        if origin.recipe not in (recipe.init_from.recipe, recipe.name):
+        if first_cycle(origin.recipe) not in (recipe.init_from.recipe, first_cycle(recipe.name)):
             raise ValueError(
                 f"recipe {recipe.name} starts from {recipe.init_from.recipe!r}, but "
                 f"{job.initial_weights} is of {origin.recipe!r}"

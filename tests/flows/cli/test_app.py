@@ -2,17 +2,13 @@
 
 import json
 import shlex
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from storage.tracking.mlflow_client import open_client
 from tests.support.commands import QFACTORY, environment, several
-from tests.support.embedded import embedded_workspace, prefect_database
-from tests.support.processes import services_of
+from tests.support.embedded import prefect_database
 from tests.support.store_images import build, image_folder
 
 pytestmark = pytest.mark.slow
@@ -185,43 +181,3 @@ def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_i
     assert repaired.code == 0, repaired.err
     assert "are whole" in whole.out
     assert "removed 0 files" in cleaned.out
-
-
-def left_over(folder, seconds=20):
-    """Return the services that are left; Ray's need a moment to see that their node is gone."""
-    end = time.monotonic() + seconds
-    while services_of(folder) and time.monotonic() < end:
-        time.sleep(0.2)
-    return services_of(folder)
-
-
-def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path):
-    study = (
-        "study", "--recipes", "quickres-qf10", "--threads", "1", "--steps", "150",
-        "--name", "interrupted", "--evaluate-on", f"folder:{image_folder(tmp_path / 'photos', 2)}",
-    )  # fmt: skip
-    variables = environment(tmp_path, **embedded_workspace(tmp_path / "workspace"))
-    process = subprocess.Popen(
-        [QFACTORY, *study],
-        cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may ignore it
-    )  # fmt: skip
-    assert process.stderr is not None
-    assert any(line.startswith("train quickres-qf10: ") for line in process.stderr)
-    process.send_signal(signal.SIGINT)
-    told = process.stderr.read()
-    assert process.wait(120) == 130
-    assert "interrupted" in told
-    client = open_client(f"sqlite:///{tmp_path}/workspace/mlflow.db")
-    experiment = client.get_experiment_by_name("interrupted")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert [run.info.status for run in runs] == ["KILLED"] * 2
-    assert left_over(tmp_path) == []
-    done = subprocess.run(
-        [QFACTORY, *study], cwd=tmp_path, env=variables, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 2 + ["KILLED"]
-    assert "quickres-qf10: models:/qfactory-quickres-qf10/1" in done.stdout

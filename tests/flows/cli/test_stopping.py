@@ -100,7 +100,10 @@ def test_a_training_that_is_stopped_goes_on_from_that_step_and_ends_at_once_when
     assert (code, lines) == (130, [TOLD])
     (step,) = steps_of(workspace)  # far from the first minute's end
     assert step > 10
-    terminal = start(workspace, "train", *QUICK)
+    mlflow, *prefect = states(workspace)
+    assert set(mlflow) == {"KILLED"}
+    assert not any("RUNNING" in found for found in prefect)
+    terminal = start(workspace, "study", "--recipes", *QUICK)
     terminal.wait_for(f"goes on from step {step:,}")
     terminal.press(CTRL_C)
     time.sleep(0.5)

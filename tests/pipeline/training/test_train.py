@@ -22,6 +22,7 @@ from pipeline.loading.inputs import dihedral, turned_tables
 from pipeline.loading.loader import PatchLoader
 from pipeline.networks.weights import load_network, load_weights
 from pipeline.recipes.base import Transfer
+from pipeline.recipes.shared import next_cycle
 from pipeline.training.__main__ import main
 from pipeline.training.failure_messages import too_large
 from pipeline.training.job import TrainingError, World, parse_seconds
@@ -301,6 +302,9 @@ def test_a_recipe_that_starts_from_another_asks_for_it_and_takes_its_layers(stor
     assert "layer2.0.weight" not in same
     again = train(make_job(store, tmp_path / "again", still, initial_weights=result.weights))
     assert load_weights(again.weights)[0].recipe == "hard-qf10", "it may go on from its own"
+    longer = next_cycle(replace(still, init_from=None, name="small-qf10"))
+    cycle = train(make_job(store, tmp_path / "next", longer, initial_weights=easy.weights))
+    train(make_job(store, tmp_path / "from next", still, initial_weights=cycle.weights))
     other = replace(hard, init_from=Transfer(recipe="else-qf10", layers=1))
     with pytest.raises(ValueError, match=r"'else-qf10', but .* is of 'small-qf10'"):
         train(make_job(store, tmp_path / "other", other, initial_weights=easy.weights))
