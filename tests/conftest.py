@@ -14,13 +14,17 @@ from storage import files
 from tests.support import times
 
 SLOW_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
+ALONE = re.compile(r"pytest\.mark\.alone")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave modules of slow tests unread where only others run: their imports take seconds."""
-    if config.option.markexpr == "not slow" and collection_path.suffix == ".py":
-        return SLOW_MODULE.search(collection_path.read_text()) is not None or None
-    return None
+    """Leave modules unread of which no test is asked for: their imports take seconds."""
+    asked = config.option.markexpr
+    if asked not in ("not slow", "alone") or not collection_path.name.startswith("test_"):
+        return None
+    text = collection_path.read_text()
+    unasked = SLOW_MODULE.search(text) if asked == "not slow" else not ALONE.search(text)
+    return bool(unasked) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -234,7 +234,7 @@ def test_a_bad_parameter_is_refused_before_anything_runs(platform, flow, paramet
 def test_a_cancelled_study_stops_all_its_trainings_and_leaves_no_run_running(platform):
     run_id = start(
         platform, "study",
-        recipes=["quickres-qf[12]0"], threads=1, steps=100_000, name="cancelled",
+        recipes=["quickres-qf[12]0"], threads=1, steps=4_000, name="cancelled",
     )  # fmt: skip
     client = open_client(mlflow_uri(platform))
 

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 TOLD = "error: interrupted: what was published stays; the same command goes on from there"
 EXIT_S = 5  # what the end of a process may take where every core is busy
-QUICK = ("quickres-qf10", "--steps", "20000", "--threads", "1")
+QUICK = ("quickres-qf10", "--steps", "4000", "--threads", "1")
 MOMENTS = [
     (("patches", "build", "--side", "48", "--stride", "4"), "patches of sample"),
     (("evaluate", "jpeg", "--dataset", "sample", "--qf", *"12345678", "--record"), "evaluate jpeg"),
