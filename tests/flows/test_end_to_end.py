@@ -15,7 +15,7 @@ from tests.support.commands import QFACTORY
 pytestmark = pytest.mark.slow
 
 STUDY = (
-    "study", "--dataset", "bsds500:val", "--recipes", "quickres-qf10", "--steps", "300",
+    "study", "--dataset", "bsds500:val", "--recipes", "quickres-qf10", "--steps", "400",
     "--evaluate-on", "classic5", "--name", "end-to-end",
 )  # fmt: skip
 CONSUMER = """
@@ -98,7 +98,7 @@ def test_the_run_in_mlflow_tells_how_the_model_was_made(workspace, first_study):
     run = runs["quickres-qf10"]
     assert run.data.tags["mlflow.parentRunId"] == runs["end-to-end"].info.run_id
     assert run.data.params["recipe"] == "quickres-qf10"
-    assert run.data.params["steps"] == "300"
+    assert run.data.params["steps"] == "400"
     assert run.data.metrics["classic5/qf10/psnr"] > run.data.metrics["classic5/qf10/jpeg_psnr"]
     losses = client.get_metric_history(run.info.run_id, "loss")
     assert len(losses) > 5

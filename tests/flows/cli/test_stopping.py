@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 TOLD = "error: interrupted: what was published stays; the same command goes on from there"
 EXIT_S = 5  # what the end of a process may take where every core is busy
+RAYS_AGENTS_S = 75  # for 60 of them they may try to tell a Ray that is gone of its end
 QUICK = ("quickres-qf10", "--steps", "4000", "--threads", "1")
 MOMENTS = [
     (("patches", "build", "--side", "48", "--stride", "4"), "patches of sample"),
@@ -56,8 +57,9 @@ def interrupt(terminal):
     return code, [line for line in lines if line and "%" not in line]
 
 
-def left_over(folder, seconds=20):
-    end = time.monotonic() + seconds
+def left_over(folder):
+    """Return the services that are left after RAYS_AGENTS_S."""
+    end = time.monotonic() + RAYS_AGENTS_S
     while services_of(folder) and time.monotonic() < end:
         time.sleep(0.2)
     return services_of(folder)
