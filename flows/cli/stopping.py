@@ -2,12 +2,17 @@
 
 import os
 import signal
+import time
+from contextlib import suppress
+from pathlib import Path
 from threading import Timer
 from types import FrameType
 from typing import NoReturn
 
 PATIENCE_S = 10.0
 """Seconds that an orderly stop may take; a server that is gone would be waited for for minutes."""
+GOODBYE_S = 0.5
+"""Seconds that what was started has to take note of its end, see `_end_children`."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _came: list[int] = []
@@ -17,8 +22,8 @@ _last_words = [b"ended without waiting; the next command closes what this one le
 def handle_signals() -> None:
     """Let SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, the first time.
 
-    The second time, or `PATIENCE_S` later, the process ends without a word to anyone: what it
-    started sees that and ends as well.
+    The second time, or `PATIENCE_S` later, the process ends without waiting for anything: what it
+    started is asked to end as well.
     """
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell sets it behind `&`
@@ -57,4 +62,19 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
 def _leave(number: int, _: FrameType | None) -> NoReturn:
     for words in _last_words:
         os.write(2, words)
+    _end_children()
     os._exit(128 + number)
+
+
+def _end_children() -> None:
+    """Ask what this process started to end, where `/proc` lists that.
+
+    Ray's agents outlive a Ray that went without being asked by a minute, in which they try to tell
+    it.
+    """
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid():
+                os.kill(int(stat.parent.name), signal.SIGTERM)
+    time.sleep(GOODBYE_S)

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 TOLD = "error: interrupted: what was published stays; the same command goes on from there"
 EXIT_S = 5  # what the end of a process may take where every core is busy
-RAYS_AGENTS_S = 75  # for 60 of them they may try to tell a Ray that is gone of its end
+RAYS_AGENTS_S = 75  # for 60 of them they try to tell a Ray that was killed of its end
 QUICK = ("quickres-qf10", "--steps", "4000", "--threads", "1")
 MOMENTS = [
     (("patches", "build", "--side", "48", "--stride", "4"), "patches of sample"),
@@ -57,9 +57,9 @@ def interrupt(terminal):
     return code, [line for line in lines if line and "%" not in line]
 
 
-def left_over(folder):
-    """Return the services that are left after RAYS_AGENTS_S."""
-    end = time.monotonic() + RAYS_AGENTS_S
+def left_over(folder, seconds=20):
+    """Return the services that are left after so many seconds."""
+    end = time.monotonic() + seconds
     while services_of(folder) and time.monotonic() < end:
         time.sleep(0.2)
     return services_of(folder)
@@ -121,7 +121,7 @@ def test_what_a_killed_command_started_ends_and_the_next_command_closes_its_runs
     terminal.wait_for("train quickres")
     os.kill(terminal.pid, signal.SIGKILL)
     terminal.end()
-    assert left_over(workspace) == []
+    assert left_over(workspace, RAYS_AGENTS_S) == []
     assert all("RUNNING" in found for found in states(workspace))
     terminal = start(workspace, "evaluate", "jpeg", "--dataset", "sample", "--qf", "10", "--record")
     assert terminal.end(300)[0] == 0
