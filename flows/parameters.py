@@ -19,8 +19,10 @@ from pipeline.training.job import parse_seconds
 from storage.patches.schema import Degradation
 
 __all__ = [
+    "Accelerator",
     "ComparisonName",
     "Degradation",
+    "GpusPerWorker",
     "Name",
     "PrecisionChoice",
     "QualityFactor",
@@ -127,5 +129,15 @@ QualityFactors = Annotated[
 Steps = Annotated[int, Field(ge=1, description="Optimiser steps in all; fewer for a trial")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-][\w. -]*$", description="A name")]
-Workers = Annotated[int, Field(ge=1, description="Training workers, a GPU each if there are some")]
+Workers = Annotated[int, Field(ge=1, description="Training workers")]
+Accelerator = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        description="What trainings compute on: auto, cpu, gpu, or a type of GPU such as A100",
+    ),
+]
+GpusPerWorker = Annotated[
+    float, Field(gt=0, description="GPUs of a training worker; a share of one packs small networks")
+]
 Threads = Annotated[int, Field(ge=1, description="CPU threads of a training worker")]

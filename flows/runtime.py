@@ -19,6 +19,7 @@ from flows.console import Update, at_most_every, notes, shown, shows_progress
 from flows.settings import settings
 from pipeline import cluster
 from pipeline.timings import timed
+from storage.leases import held
 from storage.tracking.tracker import Tracker
 
 LOG_EVERY_S = 10.0
@@ -102,6 +103,13 @@ def say(text: str) -> None:
     get_run_logger().info(text)
     if shows_progress():
         notes.print(text, markup=False)
+
+
+@contextmanager
+def one_at_a_time(what: str, lease: str, stop: Event | None = None) -> Iterator[None]:
+    """Hold a lease for the length of the block; say for whom this run waits, if it does."""
+    with held(lease, on_wait=lambda who: say(f"{what} waits for {who}"), stop=stop):
+        yield
 
 
 @contextmanager

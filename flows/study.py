@@ -6,6 +6,8 @@ from dataclasses import replace
 from prefect import flow
 
 from flows.parameters import (
+    Accelerator,
+    GpusPerWorker,
     Name,
     PrecisionChoice,
     RecipePatterns,
@@ -20,7 +22,7 @@ from flows.planning.side_by_side import Outcome
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
 from flows.steps.checks import check_batches, check_networks, keep_apart
-from flows.steps.one_recipe import TrainedModel, TrainingPlan, use_gpus
+from flows.steps.one_recipe import TrainedModel, TrainingPlan, room_of
 from flows.steps.publishing import WrittenReport
 from flows.steps.reuse import are_trained, may_be_trained, tell_competitors
 from flows.steps.store_building import scan_sources
@@ -31,8 +33,6 @@ from flows.steps.validation_sets import build_validation, find_validation_sets
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.datasets.sources import hashes_by_name
 from pipeline.recipes import Recipe
-from pipeline.training.capacity import Room
-from pipeline.training.ray_train import cluster_room
 from storage.tracking.tracked_run import TrackedRun
 
 
@@ -46,6 +46,8 @@ def study(
     store: str | None = None,
     workers: Workers | None = None,
     threads: Threads | None = None,
+    accelerator: Accelerator = "auto",
+    gpus_per_worker: GpusPerWorker = 1.0,
     precision: PrecisionChoice = "auto",
     fresh: bool = False,
     allow_evaluation_images: bool = False,
@@ -69,6 +71,10 @@ def study(
         workers: training workers (default: QFACTORY_WORKERS)
         threads: CPU threads of a worker (default: all that a training alone can have); fewer let
             more trainings run side by side
+        accelerator: what to compute on: `auto` takes GPUs if enough of them are there now, `gpu` or
+            a type such as `A100` waits for them, `cpu` leaves them alone
+        gpus_per_worker: GPUs of a worker; a share such as 0.25 lets small networks, of one worker
+            each, have a GPU in common
         precision: `auto` is bfloat16 where the device computes in it, else float32; a training that
             goes on keeps to what it began in
         fresh: train from the start whatever the registry and earlier checkpoints hold
@@ -78,6 +84,8 @@ def study(
         evaluate_on=tuple(evaluate_on or default_sets(dataset)),
         workers=workers or settings().workers,
         threads=threads,
+        accelerator=accelerator,
+        gpus_per_worker=gpus_per_worker,
         precision=precision,
         fresh=fresh,
     )
@@ -142,8 +150,3 @@ def run_study(
             error.result = study_result(name, outcomes, tracker.unrecorded, written)
             raise
         return study_result(name, outcomes, tracker.unrecorded, written)
-
-
-def room_of(plan: TrainingPlan) -> Room:
-    """Return what the cluster holds of such trainings. Raises ValueError if not a single one."""
-    return cluster_room(plan.workers, use_gpu=use_gpus(plan.workers), threads=plan.threads)

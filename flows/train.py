@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from prefect import flow
 
 from flows.parameters import (
+    Accelerator,
+    GpusPerWorker,
     PrecisionChoice,
     RecipeName,
     Reference,
@@ -29,9 +31,8 @@ from flows.steps.validation_sets import build_validation, find_validation_sets
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.networks.weights import load_weights
 from pipeline.recipes import Recipe, get_recipe
-from pipeline.training.identity import training_name
 from pipeline.training.job import parse_seconds
-from pipeline.training.start import fitting_version
+from pipeline.training.start import fitting_version, training_name
 from storage.patches.shard_writer import source_hashes
 from storage.patches.versions import StoreVersion
 from storage.registry.model_registry import ModelRegistry
@@ -75,6 +76,8 @@ def train(
     initial_weights: str | None = None,
     workers: Workers | None = None,
     threads: Threads | None = None,
+    accelerator: Accelerator = "auto",
+    gpus_per_worker: GpusPerWorker = 1.0,
     precision: PrecisionChoice = "auto",
     stop_after: StopAfter | None = None,
     fresh: bool = False,
@@ -92,8 +95,16 @@ def train(
             those of the registered model of the recipe that this one starts from
         workers: training workers (default: QFACTORY_WORKERS)
         threads: CPU threads of a worker (default: all that this training can have)
+        accelerator: what to compute on: `auto` takes GPUs if enough of them are there now, `gpu` or
+            a type such as `A100` waits for them, `cpu` leaves them alone
+        gpus_per_worker: GPUs of a worker; a share such as 0.25 lets small networks, of one worker
+            each, have a GPU in common
         stop_after: stop with a checkpoint after so long, such as 9m; the same command goes on, and
             the last slice is the one that is evaluated and registered
+        accelerator: what to compute on: `auto` takes GPUs if enough of them are there now, `gpu` or
+            a type such as `A100` waits for them, `cpu` leaves them alone
+        gpus_per_worker: GPUs of a worker; a share such as 0.25 lets small networks, of one worker
+            each, have a GPU in common
         precision: `auto` is bfloat16 where the device computes in it, else float32; a training that
             goes on keeps to what it began in
         fresh: train from the start even if checkpoints of the same training exist
@@ -105,6 +116,8 @@ def train(
         evaluate_on=tuple(evaluate_on or default_sets(version.dataset)),
         workers=workers or settings().workers,
         threads=threads,
+        accelerator=accelerator,
+        gpus_per_worker=gpus_per_worker,
         precision=precision,
         fresh=fresh,
         stop_after_s=parse_seconds(stop_after) if stop_after is not None else None,

@@ -5,10 +5,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.timings import timed
 
@@ -17,6 +19,7 @@ R = TypeVar("R")
 
 ITEM_LENGTH = 600
 _connecting = threading.Lock()
+_joined = False
 
 
 class ClusterError(Exception):
@@ -51,6 +54,8 @@ def _connect(address: str | None, cpus: int | None) -> None:
             f"no Ray cluster at {where}: {error}. Start one with `ray start --head`, give its "
             "token in RAY_AUTH_TOKEN_PATH, or unset RAY_ADDRESS for a local one"
         ) from error
+    global _joined
+    _joined = address is not None
     _handle_sigterm(handler)
 
 
@@ -66,6 +71,11 @@ def _handle_sigterm(handler: object) -> None:
         signal.signal(signal.SIGTERM, chosen)
 
 
+def may_grow() -> bool:
+    """Tell whether nodes may come and go: in a cluster that was joined, not on this machine."""
+    return _joined
+
+
 def is_connected() -> bool:
     """Tell whether this process has joined a cluster."""
     return ray.is_initialized()
@@ -76,6 +86,21 @@ def disconnect() -> None:
     """Leave the cluster; every task and actor that this process started ends."""
     if ray.is_initialized():
         ray.shutdown()
+
+
+def nodes() -> list[dict[str, float]]:
+    """Return what each living node has in all, free or not, by the resource's name."""
+    connect(None)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def beside_the_driver() -> dict[str, Any]:
+    """Return the options of an actor or task that needs nothing and lives as long as this process.
+
+    Without them Ray puts it on any node, whose end would be its own.
+    """
+    node = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 def cluster_cpus() -> int:
@@ -94,8 +119,8 @@ def ray_map(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """Yield `function(item)` for every item, in the order in which they finish.
 
     A task whose worker dies runs again by itself, so the function must be idempotent. Only a few
-    tasks a core are in flight. When the caller stops early or a task fails, the rest is cancelled.
-    No items need no cluster.
+    tasks a core are in flight, more as the cluster grows. When the caller stops early or a task
+    fails, the rest is cancelled. No items need no cluster.
     """
     if items:
         connect(None)
@@ -109,13 +134,11 @@ def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     shared = ray.put(function)
     waiting = iter(items)
     running: dict[ray.ObjectRef, T] = {}
-    in_flight = 2 * cluster_cpus() + 2
     try:
         while True:
-            for item in waiting:
+            in_flight = 2 * cluster_cpus() + 2
+            for item in islice(waiting, max(0, in_flight - len(running))):
                 running[task.remote(shared, item)] = item
-                if len(running) >= in_flight:
-                    break
             if not running:
                 return
             (done, *_), _ = ray.wait(list(running))

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Literal
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run, task_run
 
 from flows.planning.named_networks import restorer_of
-from flows.runtime import progress, say
+from flows.runtime import one_at_a_time, progress, retried_task, say
 from flows.settings import settings
 from flows.steps import recording
 from flows.steps.registration import parts_json, register_network
@@ -20,9 +19,10 @@ from pipeline.evaluation.scores import Comparison
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import Recipe
 from pipeline.timings import spend, timed
-from pipeline.training.identity import training_name
+from pipeline.training.capacity import Room
 from pipeline.training.job import Record, TrainingJob, TrainingResult
-from pipeline.training.ray_train import run_training
+from pipeline.training.ray_train import cluster_room, run_training
+from pipeline.training.start import training_name
 from storage import files
 from storage.checkpoints import checkpoint_steps
 from storage.patches.versions import StoreVersion
@@ -69,6 +69,10 @@ class TrainingPlan:
     workers: int
     threads: int | None = None
     """CPU threads a worker; None takes what `pipeline.training.capacity.room_for` says."""
+    accelerator: str = "auto"
+    """`auto`, `cpu`, `gpu`, or Ray's name of a type of GPU; see `gpus_a_worker`."""
+    gpus_per_worker: float = 1.0
+    """GPUs of a worker that has one; less than 1 only for a single worker."""
     precision: PrecisionChoice = "auto"
     """See `pipeline.training.job.TrainingJob`; when asked for, it is what reused weights have."""
     fresh: bool = False
@@ -81,6 +85,18 @@ class TrainingPlan:
     """Whether the networks go into the registry."""
     stop: Event = field(default_factory=Event)
     """Another thread sets it to end the work."""
+
+    def __post_init__(self) -> None:
+        if self.workers > 1 and self.gpus_per_worker < 1:
+            raise ValueError(
+                f"{self.workers} workers with {self.gpus_per_worker:g} GPU each: NCCL refuses two "
+                "workers of a training on one GPU; give --workers 1 or whole GPUs"
+            )
+
+    @property
+    def accelerator_type(self) -> str | None:
+        """The type of GPU that was asked for, if one was."""
+        return None if self.accelerator in ("auto", "cpu", "gpu") else self.accelerator
 
 
 def reuse_or_train(
@@ -148,7 +164,7 @@ def score_and_register(
     )
 
 
-@task(name="train", task_run_name="train {recipe.name}", cache_policy=NO_CACHE)
+@retried_task("train", run_name="train {recipe.name}")
 @timed("start and end training workers")
 def train_network(
     recipe: Recipe,
@@ -157,11 +173,32 @@ def train_network(
     plan: TrainingPlan,
     initial_weights: str | None,
 ) -> TrainingResult:
-    """Train with Ray Train; a training that was interrupted goes on where it was."""
+    """Train with Ray Train; a training that was interrupted goes on where it was.
+
+    So does one that was tried before in this flow run, also with `plan.fresh`. Another run that
+    trains the same is waited for, and what it has done is not done again.
+    """
     name = training_name(recipe, version, initial_weights)
     checkpoints = files.join(settings().checkpoints_root, name)
-    if plan.fresh:
-        files.delete(checkpoints)
+    with one_at_a_time(f"training {recipe.name}", f"{checkpoints}.lease", plan.stop):
+        if plan.fresh and task_run.run_count <= 1 and flow_run.run_count <= 1:
+            files.delete(checkpoints)
+        result = _train(recipe, version, run, plan, initial_weights, name, checkpoints)
+    run.log_tags({"precision": result.precision, "training_parts": parts_json(result)})
+    said = "trained" if result.finished else "stopped"
+    say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s, {result.precision}")
+    return result
+
+
+def _train(
+    recipe: Recipe,
+    version: StoreVersion,
+    run: TrackedRun,
+    plan: TrainingPlan,
+    initial_weights: str | None,
+    name: str,
+    checkpoints: str,
+) -> TrainingResult:
     validation = plan.validation.get(recipe.name)
     job = TrainingJob(
         recipe=recipe,
@@ -201,19 +238,36 @@ def train_network(
         result = run_training(
             job,
             workers=plan.workers,
-            use_gpu=use_gpus(plan.workers),
+            gpus=gpus_a_worker(plan),
+            accelerator_type=plan.accelerator_type,
             name=name,
             storage=files.join(settings().checkpoints_root, "ray"),
             on_record=record,
+            on_notice=say,
             stop=plan.stop,
         )
     spend("train", result.seconds - before)
-    run.log_tags({"precision": result.precision, "training_parts": parts_json(result)})
-    said = "trained" if result.finished else "stopped"
-    say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s, {result.precision}")
     return result
 
 
-def use_gpus(workers: int) -> bool:
-    """Tell whether trainings of so many workers use GPUs: if the cluster has one for each."""
-    return cluster_gpus() >= workers
+def gpus_a_worker(plan: TrainingPlan) -> float:
+    """Return the GPUs, or the share of one, that each training worker asks for.
+
+    What the plan asks for is asked for, whether or not the cluster has it yet. `auto` takes GPUs if
+    the cluster has enough of them now.
+    """
+    if plan.accelerator == "cpu":
+        return 0
+    if plan.accelerator == "auto" and cluster_gpus() < plan.workers * plan.gpus_per_worker:
+        return 0
+    return plan.gpus_per_worker
+
+
+def room_of(plan: TrainingPlan) -> Room:
+    """Return what the cluster holds of such trainings. Raises ValueError if not a single one."""
+    return cluster_room(
+        plan.workers,
+        gpus=gpus_a_worker(plan),
+        accelerator_type=plan.accelerator_type,
+        threads=plan.threads,
+    )

@@ -26,8 +26,8 @@ from pipeline.networks.weights import load_network
 from pipeline.recipes import Recipe
 from pipeline.served.good_jpegs import GOOD_QF
 from pipeline.timings import timed
-from pipeline.training.identity import training_tags
 from pipeline.training.job import TrainingResult
+from pipeline.training.start import training_tags
 from storage import files
 from storage.patches.versions import StoreVersion
 from storage.registry.gate import GateScores

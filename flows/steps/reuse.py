@@ -8,8 +8,8 @@ from flows.settings import settings
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import Recipe
-from pipeline.training.identity import training_tags
 from pipeline.training.job import Part, TrainingResult
+from pipeline.training.start import training_tags
 from storage import files
 from storage.patches.versions import StoreVersion
 from storage.registry.model_registry import (

@@ -1,8 +1,10 @@
 """Prefect tasks that turn a dataset into a store version; Ray does the work in them."""
 
+from contextlib import ExitStack, suppress
+
 from prefect.artifacts import create_table_artifact
 
-from flows.runtime import progress, retried_task, say
+from flows.runtime import one_at_a_time, progress, retried_task, say
 from flows.settings import git_commit, settings
 from pipeline.cluster import ray_map
 from pipeline.datasets import references
@@ -39,7 +41,24 @@ def build_version(
     repair: bool,
     max_rejected_share: float,
 ) -> StoreVersion:
-    """Bring a store up to date and return the version that is now current."""
+    """Bring a store up to date and return the version that is now current.
+
+    Another run that builds the same store is waited for.
+    """
+    with ExitStack() as stack:
+        with suppress(files.StoreError, PermissionError):  # read-only, it may be up to date
+            stack.enter_context(one_at_a_time(f"building {uri}", files.join(uri, "lease")))
+        return _build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
+
+
+def _build_version(
+    uri: str,
+    spec: PatchSpec,
+    scanned: tuple[ScannedImage, ...],
+    dataset: str,
+    repair: bool,
+    max_rejected_share: float,
+) -> StoreVersion:
     is_new = not files.exists(files.join(uri, "CURRENT"))
     if is_new and (warning := overlap_warning(spec, scanned)):
         say(f"WARNING: {warning}")

@@ -14,8 +14,7 @@ from pipeline.datasets.sources import ScannedImage
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
 from pipeline.recipes import Recipe
-from pipeline.training.identity import training_name
-from pipeline.training.start import check_store
+from pipeline.training.start import check_store, training_name
 from storage import files
 from storage.patches.schema import PatchSpec
 from storage.patches.versions import StoreVersion, open_store

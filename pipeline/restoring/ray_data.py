@@ -21,7 +21,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from pipeline.cluster import cluster_cpus, cluster_gpus
+from pipeline.cluster import beside_the_driver, cluster_cpus, cluster_gpus, may_grow
 from pipeline.restoring.batch_file import (
     BatchJob,
     NetworkSource,
@@ -67,7 +67,7 @@ def restore_all(
     Args:
         batch: what to restore, to where, and how
         actors: how many photographs are restored at once; by default one a GPU where all
-            networks compute on it, else one a core
+            networks compute on it, else one a core, and more as a cluster grows
         on_progress: told of every photograph, in steps of a batch
         opener: what an actor opens the networks with
 
@@ -76,12 +76,13 @@ def restore_all(
     ConnectionError when an object store does not answer.
     """
     prepared = prepare(batch)
-    ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+    ledger = ray.remote(Ledger).options(**beside_the_driver(), max_restarts=-1, max_task_retries=-1)
     run = _Run(
         job=prepared.job,
         sources=prepared.sources,
         opener=opener,
         actors=actors or _room(prepared.sources),
+        may_grow=actors is None and may_grow(),
         ledger=ledger.remote(),
     )
     return report(prepared, _restore(prepared.plan.todo, run, on_progress))
@@ -95,6 +96,8 @@ class _Run:
     sources: tuple[NetworkSource, ...]
     opener: Opener
     actors: int
+    """At first, and if it may not grow, all the time."""
+    may_grow: bool
     ledger: Any
     """Handle of a Ledger."""
 
@@ -184,7 +187,9 @@ def _map(photos: Sequence[Photo], run: _Run) -> Iterator[str]:
             fn_constructor_args=(run,),
             batch_size=None,
             compute=ActorPoolStrategy(
-                size=min(run.actors, batches), max_tasks_in_flight_per_actor=2
+                min_size=min(run.actors, batches),
+                max_size=batches if run.may_grow else min(run.actors, batches),
+                max_tasks_in_flight_per_actor=2,
             ),
             num_cpus=None if gpu else 1,
             num_gpus=1 if gpu else None,

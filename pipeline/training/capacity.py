@@ -25,29 +25,29 @@ class Room:
 
 
 def room_for(
-    nodes: Sequence[Node], workers: int, *, use_gpu: bool = False, wanted: int | None = None
+    nodes: Sequence[Node], workers: int, *, gpus: float = 0, wanted: int | None = None
 ) -> Room:
     """Return what each of a training's workers gets on these nodes; a worker lies on one node.
 
     Without `wanted` threads a worker gets the most that all of its training's workers can have if
     the training is alone on the cluster, so that its weights are the same whatever runs beside it;
-    with a GPU each, at most GPU_WORKER_THREADS and no more than leaves some for every GPU. Raises
-    ValueError when the nodes have too few cores or GPUs.
+    with `gpus` each, or a share of one, at most GPU_WORKER_THREADS and no more than leaves some for
+    every GPU. Raises ValueError when the nodes have too few cores or GPUs.
     """
-    usable = [node for node in nodes if node.gpus or not use_gpu]
+    usable = [node for node in nodes if node.gpus >= gpus]
     threads = threads_a_worker([node.cpus for node in usable], workers, wanted)
-    if use_gpu and wanted is None:
-        a_gpu = min(node.cpus // node.gpus for node in usable)
-        threads = max(1, min(threads, GPU_WORKER_THREADS, a_gpu))
-    held = [node.cpus // threads for node in usable]
-    if use_gpu:
-        held = [min(cpus, node.gpus) for cpus, node in zip(held, usable, strict=True)]
-        if sum(held) < workers:
-            raise ValueError(
-                f"{workers} workers of a GPU and {threads} threads each do not fit on {usable}: "
-                "choose fewer workers, fewer threads, or a larger cluster"
-            )
-    return Room(threads=threads, trainings=sum(held) // workers)
+    if not gpus:
+        return Room(threads=threads, trainings=sum(n.cpus // threads for n in usable) // workers)
+    if wanted is None:
+        of_its_gpus = min(int(node.cpus * gpus / node.gpus) for node in usable)
+        threads = max(1, min(threads, GPU_WORKER_THREADS, of_its_gpus))
+    held = sum(min(node.cpus // threads, int(node.gpus / gpus)) for node in usable)
+    if held < workers:
+        raise ValueError(
+            f"{workers} workers of {gpus:g} GPU and {threads} threads each do not fit on {usable}: "
+            "choose fewer workers, fewer threads, or a larger cluster"
+        )
+    return Room(threads=threads, trainings=held // workers)
 
 
 def threads_a_worker(node_cpus: Sequence[int], workers: int, wanted: int | None = None) -> int:

@@ -3,36 +3,33 @@
 A Ray task runs Ray Train's trainer, so that cancelling it is the Ctrl-C that Ray Train ends on and
 frees its resources after; a mailbox holds what the workers report until the caller fetches it, and
 tells them to stop with a checkpoint. One worker is the task itself (Ray Train's local mode), which
-spares it six processes; Ray runs it anew when it dies, as Ray Train does with one of several. The
-checkpoints are the loop's own.
+spares it six processes. The checkpoints are the loop's own: when workers are lost, new ones are
+asked for and go on from the last.
 """
 
+import logging
 import pickle
+import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any, cast
+from threading import Event
+from typing import cast
 
 import ray
-import ray.train
-import ray.train.torch
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.train import LoggingConfig, RunConfig, ScalingConfig
 
-from pipeline.cluster import connect
-from pipeline.training.capacity import Node, Room, room_for
-from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult, World
-from pipeline.training.loop import train
+from pipeline.cluster import beside_the_driver, may_grow, nodes
+from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
+from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult
+from pipeline.training.ray_worker import Begun, News, fit
 from pipeline.training.worker_messages import Mailbox
-from storage.checkpoints import CheckpointError
-from storage.files import StoreError
+from storage.checkpoints import checkpoint_steps
 from storage.patches.versions import open_store
 
 POLL_S = 0.25
@@ -41,41 +38,57 @@ CHECKPOINT_S = 5.0
 END_S = 2.0
 CANCEL_S = 3.0
 """Seconds that `stop` may come after Ray is gone: what cancels a run ends both, in any order."""
-FINAL_ERRORS = (StoreError, CheckpointError, TrainingError, ValueError)  # a retry would not help
+WAIT_TOLD_S = 20.0
+"""Seconds of waiting after which it is said for what; then whenever they have tripled."""
+ASKING = 16
+"""Trainings that ask a cluster at once, if it may grow."""
+LONGEST_PAUSE_S = 60.0
+"""Seconds at most, on average, between the loss of workers and the request for new ones."""
+
+logger = logging.getLogger(__name__)
 
 
-News = Record | TrainingResult | Exception
-"""What workers report: a step, what the training gave, or why it would fail again."""
+class _LostError(Exception):
+    """Workers, nodes or servers failed, not the work; the message is the reason."""
 
 
 def run_training(
     job: TrainingJob,
     *,
     workers: int,
-    use_gpu: bool,
+    gpus: float = 0,
+    accelerator_type: str | None = None,
     name: str,
     storage: str,
     on_record: Callable[[Record], None] = lambda record: None,
+    on_notice: Callable[[str], None] = logger.warning,
     max_failures: int = 2,
     stop: Event | None = None,
 ) -> TrainingResult:
-    """Train on the Ray cluster that this process has joined; one GPU a worker with `use_gpu`.
+    """Train on the Ray cluster that this process has joined.
 
-    `on_record` is called in this thread, once a record, however often workers die and go on from
-    the last checkpoint; after more than `max_failures` failures the training fails. `storage` is
-    where Ray Train keeps its own files of several workers; every node must reach it, the store and
-    the checkpoints.
-    Each worker asks Ray for its threads and its GPU; a training that does not fit beside what runs
-    waits in Ray's queue. Without `job.threads` the workers get what `room_for` says, which does
-    not depend on what runs. An exception in this thread, KeyboardInterrupt included, ends the Ray
-    work, and so does `stop`, which any other thread may set; the workers then leave a checkpoint of
-    the step they are at, if it takes no more than seconds.
+    Each worker asks Ray for its threads and for `gpus`, a share of one if it is the only worker,
+    on a node with this type of accelerator; a training that does not fit beside what runs waits in
+    Ray's queue, also for nodes that the cluster does not have yet. Without `job.threads` the
+    workers get what `room_for` says, which does not depend on what runs.
 
-    Raises what `pipeline.training.loop.train` raises, TrainingError when the workers keep failing,
-    ValueError when the cluster is too small, and CancelledError after `stop`.
+    `on_record` is called in this thread, once a record, however often workers are lost, and
+    `on_notice` with what people would want to know: what is waited for, and what was lost. Lost
+    are workers whose process or node died, or that a store or another worker failed; the training
+    then goes on from the last checkpoint, unless that happened more than `max_failures` times in
+    a row without a new one. What would only fail again ends it at once. `storage` is where Ray
+    Train keeps its own files of several workers; every node must reach it, the store and the
+    checkpoints.
+
+    An exception in this thread, KeyboardInterrupt included, ends the Ray work, and so does `stop`,
+    which any other thread may set; the workers then leave a checkpoint of the step they are at, if
+    it takes no more than seconds.
+
+    Raises what `pipeline.training.loop.train` raises, TrainingError when workers are lost too
+    often, ValueError when the cluster is too small, and CancelledError after `stop`.
     """
     stop = stop or Event()
-    threads = cluster_room(workers, use_gpu=use_gpu, threads=job.threads).threads
+    room = cluster_room(workers, gpus=gpus, accelerator_type=accelerator_type, threads=job.threads)
     job = replace(
         job,
         store=_absolute(job.store),
@@ -83,65 +96,120 @@ def run_training(
         validation_store=job.validation_store and _absolute(job.validation_store),
         checkpoints=_absolute(job.checkpoints),
         initial_weights=job.initial_weights and _absolute(job.initial_weights),
-        threads=threads,
+        threads=room.threads,
+    )
+    scaling = ScalingConfig(
+        num_workers=workers,
+        use_gpu=gpus > 0,
+        resources_per_worker={"CPU": room.threads, **({"GPU": gpus} if gpus else {})},
+        accelerator_type=accelerator_type,
     )
     deadline = None if job.stop_after_s is None else time.time() + job.stop_after_s
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    beside = {"num_cpus": 0, "scheduling_strategy": here}  # the death of another node ends nothing
-    mailbox = cast(ActorHandle, ray.remote(Mailbox).options(**beside).remote())
+    told = _once(on_record)
+    failures, saved = 0, _saved_step(job)
+    while True:
+        try:
+            run = RunConfig(
+                name=f"{name}-{uuid.uuid4().hex[:8]}",
+                storage_path=_absolute(storage),
+                logging_config=LoggingConfig(log_level="WARNING"),
+            )
+            return _attempt(job, deadline, scaling, run, told, on_notice, stop)
+        except _LostError as lost:
+            before, saved = saved, _saved_step(job)
+            failures = 1 if saved > before else failures + 1
+            if failures <= max_failures:
+                on_notice(f"{job.recipe.name} goes on from step {saved:,}, after: {lost}")
+            pause = min(LONGEST_PAUSE_S, CANCEL_S * 2 ** (failures - 1)) * random.uniform(1, 1.5)
+            if stop.wait(pause):
+                raise CancelledError(f"recipe {job.recipe.name}: stopped") from lost
+            if failures > max_failures:
+                raise TrainingError(
+                    f"recipe {job.recipe.name}: its Ray workers were lost too often without a "
+                    f"checkpoint between, lastly by: {lost}. Run it again to go on from the "
+                    f"checkpoints in {job.checkpoints}"
+                ) from lost
+
+
+def _attempt(
+    job: TrainingJob,
+    deadline: float | None,
+    scaling: ScalingConfig,
+    run: RunConfig,
+    on_record: Callable[[Record], None],
+    on_notice: Callable[[str], None],
+    stop: Event,
+) -> TrainingResult:
+    """Ask for workers and train on them; raise _LostError when they fail, and the work does not."""
+    mailbox = cast(ActorHandle, ray.remote(Mailbox).options(**beside_the_driver()).remote())
     settings = {"job": job, "deadline": deadline, "mailbox": mailbox}
-    if workers == 1:
-        fitting = _alone(settings, use_gpu=use_gpu, max_failures=max_failures)
+    if scaling.num_workers == 1:
+        task = ray.remote(fit).options(
+            name=f"train {job.recipe.name}",
+            num_cpus=job.threads,
+            num_gpus=_each(scaling).get("GPU", 0),
+            accelerator_type=scaling.accelerator_type,
+            max_retries=0,
+        )
+        fitting = task.remote(settings, ScalingConfig(num_workers=0), None)  # in the task itself
     else:
-        scaling = ScalingConfig(
-            num_workers=workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
-        )
-        run = RunConfig(
-            name=f"{name}-{uuid.uuid4().hex[:8]}",
-            storage_path=_absolute(storage),
-            failure_config=FailureConfig(max_failures=max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        )
-        task = ray.remote(_fit).options(**beside, max_retries=0)
+        task = ray.remote(fit).options(**beside_the_driver(), max_retries=0)
         fitting = task.remote(settings, scaling, run)
     try:
-        return _watch(mailbox, fitting, job, on_record, stop)
+        return _watch(mailbox, fitting, job, scaling, on_record, on_notice, stop)
     except RayError as error:
-        if stop.wait(CANCEL_S):
-            raise CancelledError(f"recipe {job.recipe.name}: stopped, and Ray with it") from error
-        raise _failed(job, error) from error
+        lines = str(error).strip().splitlines()
+        raise _LostError(lines[-1] if lines else type(error).__name__) from error
     finally:
         _end(fitting, mailbox)
         ray.kill(mailbox)
 
 
-def cluster_room(workers: int, *, use_gpu: bool, threads: int | None = None) -> Room:
-    """Return what `room_for` says of the cluster that this process has joined."""
-    connect(None)
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = [Node(cpus=int(n.get("CPU", 0)), gpus=int(n.get("GPU", 0))) for n in alive]
-    return room_for(nodes, workers, use_gpu=use_gpu, wanted=threads)
+def _saved_step(job: TrainingJob) -> int:
+    return max(checkpoint_steps(job.checkpoints), default=0)
 
 
-def _alone(settings: dict[str, Any], *, use_gpu: bool, max_failures: int) -> ray.ObjectRef:
-    """Start a task that is the only worker itself, by Ray Train's local mode."""
-    job = settings["job"]
-    task = ray.remote(_fit).options(
-        name=f"train {job.recipe.name}",
-        num_cpus=job.threads,
-        num_gpus=int(use_gpu),
-        max_retries=max_failures,
-        retry_exceptions=True,
-    )
-    return task.remote(settings, ScalingConfig(num_workers=0), None)
+def _once(on_record: Callable[[Record], None]) -> Callable[[Record], None]:
+    """Return `on_record` for records that are later than all before, as restarts repeat some."""
+    step = 0
+
+    def told(record: Record) -> None:
+        nonlocal step
+        if record.step > step:
+            step = record.step
+            on_record(record)
+
+    return told
 
 
-def _fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig | None) -> None:
-    ray.train.torch.TorchTrainer(
-        _train_on_worker, train_loop_config=settings, scaling_config=scaling, run_config=run
-    ).fit()
+def cluster_room(
+    workers: int,
+    *,
+    gpus: float = 0,
+    accelerator_type: str | None = None,
+    threads: int | None = None,
+) -> Room:
+    """Return what `room_for` says of the cluster that this process has joined.
+
+    A cluster that was joined may grow: as many as ASKING trainings ask at once, so that an
+    autoscaler sees them, and where there is no room for even one, what was asked for is waited for.
+    Raises ValueError where that cannot be: on this machine, or without `threads` for workers on
+    CPUs, whose weights depend on them.
+    """
+    there = [
+        Node(cpus=int(has.get("CPU", 0)), gpus=int(has.get("GPU", 0)))
+        for has in nodes()
+        if accelerator_type is None or f"accelerator_type:{accelerator_type}" in has
+    ]
+    try:
+        room = room_for(there, workers, gpus=gpus, wanted=threads)
+    except ValueError as error:
+        if not may_grow():
+            raise
+        if not threads and not gpus:
+            raise ValueError(f"{error}; give --threads to wait until nodes have come") from None
+        room = Room(threads=threads or GPU_WORKER_THREADS, trainings=1)
+    return replace(room, trainings=max(ASKING, room.trainings)) if may_grow() else room
 
 
 def _end(fitting: ray.ObjectRef, mailbox: ActorHandle) -> None:
@@ -165,80 +233,61 @@ def _tell(mailbox: ActorHandle) -> bool:
         return False
 
 
-def _train_on_worker(settings: dict[str, Any]) -> None:
-    job, deadline, mailbox = settings["job"], settings["deadline"], settings["mailbox"]
-    if deadline is not None:
-        job = replace(job, stop_after_s=max(0.0, deadline - time.time()))
-    context = ray.train.get_context()
-    world = World(
-        rank=context.get_world_rank(),
-        size=context.get_world_size(),
-        device=ray.train.torch.get_device(),
-    )
-
-    def report(news: News) -> ray.ObjectRef:
-        return mailbox.put.remote(pickle.dumps(news))
-
-    def report_step(record: Record) -> None:
-        report(record)
-
-    try:
-        result = train(job, world=world, on_record=report_step, stop=_stop_from(mailbox))
-    except FINAL_ERRORS as error:
-        ray.get(report(error))
-        if world.size > 1:
-            raise  # which ends the others; one alone would be tried again
-        return
-    if world.rank == 0:
-        ray.get(report(result))
-
-
-def _stop_from(mailbox: ActorHandle) -> Event:
-    """Return an event that is set once the mailbox says so."""
-    stop = Event()
-
-    def listen() -> None:
-        with suppress(RayError):  # the mailbox is gone
-            ray.get(mailbox.wait_for_stop.remote())
-            stop.set()
-
-    Thread(target=listen, daemon=True).start()
-    return stop
-
-
 def _watch(
     mailbox: ActorHandle,
     fitting: ray.ObjectRef,
     job: TrainingJob,
+    scaling: ScalingConfig,
     on_record: Callable[[Record], None],
+    on_notice: Callable[[str], None],
     stop: Event,
 ) -> TrainingResult:
-    """Hand records on until the training has ended; those that a restart repeats only once."""
-    step, result = 0, None
+    """Hand on what the workers report until the training has ended; say what they wait for."""
+    asked = time.time()
+    begun, step, result, tell_at = False, 0, None, asked + WAIT_TOLD_S
     while not stop.is_set():
         done = bool(ray.wait([fitting], timeout=POLL_S)[0])
-        for letter in ray.get(mailbox.take.remote()):
-            news: News = pickle.loads(letter)
-            if isinstance(news, Exception):
-                raise news
+        for news in _taken(mailbox):
             if isinstance(news, TrainingResult):
                 result = news
-            elif news.step > step:
+            elif isinstance(news, Begun):
+                begun = True
+            else:
                 step = news.step
                 on_record(news)
         if done and result is not None:
             return result
         if done:
             ray.get(fitting)
-            raise _failed(job, RuntimeError("the workers ended without a result"))
+            raise _LostError("the workers ended without a result")
+        if not begun and time.time() > tell_at:
+            tell_at = time.time() + 2 * (time.time() - asked)
+            on_notice(f"{job.recipe.name} {_waiting(scaling, asked)}")
     raise CancelledError(f"recipe {job.recipe.name}: stopped at step {step}")
 
 
-def _failed(job: TrainingJob, error: Exception) -> TrainingError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    return TrainingError(
-        f"recipe {job.recipe.name}: its Ray workers failed too often, lastly with: {reason}. "
-        f"Run it again to go on from the checkpoints in {job.checkpoints}"
+def _taken(mailbox: ActorHandle) -> Iterator[Begun | Record | TrainingResult]:
+    for letter in ray.get(mailbox.take.remote()):
+        news: News = pickle.loads(letter)
+        if isinstance(news, Exception):
+            raise news
+        yield news
+
+
+def _each(scaling: ScalingConfig) -> dict[str, float]:
+    return cast(dict[str, float], scaling.resources_per_worker)
+
+
+def _waiting(scaling: ScalingConfig, since: float) -> str:
+    """Tell what a training has asked for that has not begun, and what of it the cluster has."""
+    each = _each(scaling)
+    kind = f" on {scaling.accelerator_type}" if scaling.accelerator_type else ""
+    cluster, free = ray.cluster_resources(), ray.available_resources()
+    there = ", ".join(f"{free.get(n, 0):g} of {cluster.get(n, 0):g} {n} free" for n in each)
+    wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items())
+    return (
+        f"has not begun since {time.strftime('%H:%M:%S', time.localtime(since))}: it asks for "
+        f"{scaling.num_workers} x {wanted}{kind}; in the cluster {there}"
     )
 
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from models import build_model, transfer_layers
+from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.networks.devices import Precision, choose_precision
 from pipeline.networks.weights import load_weights
 from pipeline.recipes.base import Recipe
@@ -157,3 +158,23 @@ _AGREEMENT: tuple[Precision | None, ...] = (None, "float32", "bfloat16")
 
 def _told(identity: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in identity.items()) or "unknown"
+
+
+def training_tags(
+    recipe: Recipe, version: StoreVersion, initial_weights: str | None
+) -> dict[str, str]:
+    """Return what decides a training's weights: recipe, patches, code, and where it starts from."""
+    start = "none" if initial_weights is None else files.sha256_of(initial_weights)
+    return {
+        "recipe_fingerprint": recipe.fingerprint,
+        "store_content": version.content,
+        "code_fingerprint": code_fingerprint(recipe.architecture),
+        "initial_weights": start,
+    }
+
+
+def training_name(recipe: Recipe, version: StoreVersion, initial_weights: str | None) -> str:
+    """Return a name that is the same for the same training, and for no other."""
+    tags = training_tags(recipe, version, initial_weights)
+    digest = hashlib.sha256(" ".join(tags[name] for name in sorted(tags)).encode())
+    return f"{recipe.name}-{digest.hexdigest()[:12]}"

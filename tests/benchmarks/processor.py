@@ -229,7 +229,7 @@ def under_ray(recipe: Recipe, store: StoreVersion, steps: int = 400) -> dict:
                     result = train(job)
                 else:
                     result = ray_train.run_training(
-                        job, workers=1, use_gpu=False, name=f"bench-{number}", storage=folder
+                        job, workers=1, name=f"bench-{number}", storage=folder
                     )
                 later = [record.samples_per_s for record in result.history[1:]]
                 rates[name].append(statistics.median(later))

@@ -55,9 +55,7 @@ def one_thread():
 
 
 def run(job, tmp_path, workers=1, **options):
-    return run_training(
-        job, workers=workers, use_gpu=False, name="test", storage=str(tmp_path / "ray"), **options
-    )
+    return run_training(job, workers=workers, name="test", storage=str(tmp_path / "ray"), **options)
 
 
 def own_training_workers():
@@ -165,7 +163,7 @@ def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_pat
             os.kill(pid, signal.SIGKILL)
 
     job = make_job(store, tmp_path / "out", LONG)
-    with pytest.raises(TrainingError, match=r"failed too often.*Run it again to go on"):
+    with pytest.raises(TrainingError, match=r"lost too often.*Run it again to go on"):
         run(job, tmp_path, on_record=kill_all, max_failures=0)
 
 
@@ -178,7 +176,7 @@ def test_a_run_that_is_cancelled_counts_as_stopped_though_its_workers_die_first(
         Timer(1.5, stop.set).start()
 
     job = make_job(store, tmp_path / "out", LONG)
-    with pytest.raises(CancelledError, match="stopped, and Ray with it"):
+    with pytest.raises(CancelledError, match="recipe small-qf10: stopped"):
         run(job, tmp_path, on_record=kill_all, max_failures=0, stop=stop)
 
 

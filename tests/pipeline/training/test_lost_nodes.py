@@ -1,0 +1,104 @@
+"""Trainings on a cluster whose nodes die and come while they run."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from pipeline import cluster as connection
+from pipeline.training import ray_train
+from pipeline.training.ray_train import cluster_room, run_training
+from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
+
+pytestmark = pytest.mark.slow
+
+RECIPE_OF_SECONDS = replace(RECIPE, stages=(replace(STAGE, steps=1000),))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray of several nodes; its head, where this process is, has no core."""
+    connection.disconnect()
+    quickly = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": quickly}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    connection.connect(made.address)
+    yield made
+    connection.disconnect()
+    made.shutdown()
+
+
+@pytest.fixture
+def add_node(cluster):
+    """Return a function that adds a node of one core; after the test they are all gone."""
+    yield lambda **resources: cluster.add_node(num_cpus=1, **resources)
+    for node in [*cluster.worker_nodes]:
+        cluster.remove_node(node, allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("lost_nodes"))
+
+
+def train_on(store, folder, recipe=RECIPE_OF_SECONDS, **options):
+    job = make_job(store, folder / "out", recipe, checkpoint_every_s=0.2)
+    return run_training(job, name="test", storage=str(folder / "ray"), **options)
+
+
+def nodes_of_workers():
+    tables = ray.util.placement_group_table().values()
+    created = [table for table in tables if table["state"] == "CREATED"]
+    return {node for table in created for node in table["bundles_to_node_id"].values()}
+
+
+def test_without_nodes_threads_must_be_said_to_wait_for_them(cluster):
+    with pytest.raises(ValueError, match="give --threads to wait until nodes have come"):
+        cluster_room(1)
+    assert cluster_room(2, threads=4).threads == 4
+    assert cluster_room(1, gpus=1, accelerator_type="A100").trainings == ray_train.ASKING
+
+
+def test_a_training_of_two_nodes_outlives_those_it_is_on_and_others(
+    cluster, add_node, store, tmp_path
+):
+    nodes = [add_node() for _ in range(3)]
+    notices, steps = [], []
+    waiting = ["idle", "used"]
+
+    def lose_nodes(record):
+        steps.append(record.step)
+        if record.step < 200 * (3 - len(waiting)) or not waiting:
+            return
+        used = nodes_of_workers()
+        which = waiting.pop(0)
+        lost = next(n for n in nodes if (n.node_id in used) == (which == "used"))
+        nodes.remove(lost)
+        if which == "used":
+            nodes.append(add_node())
+        cluster.remove_node(lost, allow_graceful=False)
+
+    result = train_on(store, tmp_path, workers=2, on_record=lose_nodes, on_notice=notices.append)
+    assert waiting == []
+    assert len([notice for notice in notices if "goes on from step" in notice]) == 1
+    assert steps == [record.step for record in result.history]
+
+
+def test_what_is_asked_for_is_waited_for_until_a_node_brings_it(
+    add_node, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_train, "WAIT_TOLD_S", 0.5)
+    add_node()
+    notices = []
+
+    def tell(notice):
+        notices.append(notice)
+        if len(notices) == 1:
+            add_node(num_gpus=1)
+
+    result = train_on(store, tmp_path, RECIPE, workers=1, gpus=0.5, on_notice=tell)
+    assert result.finished
+    told = r"small-qf10 has not begun since .*: it asks for 1 x 1 CPU and 0.5 GPU; .*, 0 of 0 GPU"
+    assert re.match(told, notices[0])
