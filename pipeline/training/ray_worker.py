@@ -100,25 +100,26 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         size=context.get_world_size(),
         device=ray.train.torch.get_device(),
     )
+    sent: list[ray.ObjectRef] = []
 
-    def report(news: News) -> ray.ObjectRef:
-        return mailbox.put.remote(pickle.dumps(news))
-
-    def report_step(record: Record) -> None:
-        report(record)
+    def report(news: News) -> None:
+        ray.wait(sent)  # an actor may take letters in another order than they come
+        sent[:] = [mailbox.put.remote(pickle.dumps(news))]
 
     try:
         report(Begun())
-        result = train(job, world=world, on_record=report_step, stop=_stop_from(mailbox))
+        result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
     except Exception as error:
         if _may_pass(error, world):
             raise
-        ray.get(report(_with_place(error)))
+        report(_with_place(error))
+        ray.get(sent)
         if world.size > 1:
             raise  # which ends the others
         return
     if world.rank == 0:
-        ray.get(report(result))
+        report(result)
+        ray.get(sent)
 
 
 def _with_place(error: Exception) -> Exception:
