@@ -6,6 +6,7 @@ the other by default, as Ray tasks in the flows).
 
 import hashlib
 import logging
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -92,8 +93,14 @@ def build_shard(task: ShardTask) -> ShardEntry:
     """Cut, compress and write one shard; the same task always gives the same bytes.
 
     An image that cannot be used is listed as rejected in the shard. Raises StoreError when an
-    image has changed since it was scanned.
+    image has changed since it was scanned, and on a machine whose libraries give other pixels.
     """
+    if shard_key(task.spec, task.images) != task.key:
+        raise StoreError(
+            f"{socket.gethostname()} has {_jpeg_library()} and pillow {package_version('pillow')}, "
+            "which give other pixels than what the build was begun with: install there what "
+            "infra/constraints.txt names, then run the same command again"
+        )
     tables = {qf: quantization_table(qf).ravel().tolist() for qf in task.spec.qfs}
     with open_shard_writer(task.store_uri, task.key, task.spec, tables) as writer:
         for image in task.images:

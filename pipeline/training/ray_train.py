@@ -27,7 +27,7 @@ from ray.train import LoggingConfig, RunConfig, ScalingConfig
 from pipeline.cluster import beside_the_driver, may_grow, nodes
 from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
 from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult
-from pipeline.training.ray_worker import Begun, News, fit
+from pipeline.training.ray_worker import Begun, News, fit, made_with
 from pipeline.training.worker_messages import Mailbox
 from storage.checkpoints import checkpoint_steps
 from storage.patches.versions import open_store
@@ -142,7 +142,13 @@ def _attempt(
 ) -> TrainingResult:
     """Ask for workers and train on them; raise _LostError when they fail, and the work does not."""
     mailbox = cast(ActorHandle, ray.remote(Mailbox).options(**beside_the_driver()).remote())
-    settings = {"job": job, "deadline": deadline, "mailbox": mailbox}
+    settings = {
+        "job": job,
+        "deadline": deadline,
+        "mailbox": mailbox,
+        "node": ray.get_runtime_context().get_node_id(),
+        "made_with": made_with(job.recipe.architecture),
+    }
     if scaling.num_workers == 1:
         task = ray.remote(fit).options(
             name=f"train {job.recipe.name}",

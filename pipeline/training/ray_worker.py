@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Event, Thread
@@ -22,7 +23,8 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
-from pipeline.training.job import Record, TrainingError, TrainingResult, World
+from pipeline.networks.code_fingerprint import code_fingerprint
+from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training.loop import train
 from storage.checkpoints import CheckpointError
 from storage.files import StoreError
@@ -90,6 +92,30 @@ def fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig | None)
     ).fit()
 
 
+def made_with(architecture: str) -> dict[str, str]:
+    """Return what decides a network's weights besides the job, by name: the same on every node."""
+    return {
+        "torch": torch.__version__,
+        "ray": ray.__version__,
+        "code": code_fingerprint(architecture)[:12],
+    }
+
+
+def check_node(job: TrainingJob, wanted: Mapping[str, str]) -> None:
+    """Raise TrainingError, which names host and versions, unless this node has what is wanted."""
+    here = made_with(job.recipe.architecture)
+    other = [
+        f"{name} {here[name]} instead of {text}"
+        for name, text in wanted.items()
+        if here[name] != text
+    ]
+    if other:
+        raise TrainingError(
+            f"recipe {job.recipe.name}: node {socket.gethostname()} has {' and '.join(other)}, "
+            "which may give other weights: install there what the flow's process has"
+        )
+
+
 def _train_on_worker(settings: dict[str, Any]) -> None:
     job, deadline, mailbox = settings["job"], settings["deadline"], settings["mailbox"]
     if deadline is not None:
@@ -107,6 +133,8 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         sent[:] = [mailbox.put.remote(pickle.dumps(news))]
 
     try:
+        if ray.get_runtime_context().get_node_id() != settings["node"]:
+            check_node(job, settings["made_with"])
         report(Begun())
         result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
     except Exception as error:

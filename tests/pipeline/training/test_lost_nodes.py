@@ -1,6 +1,7 @@
 """Trainings on a cluster whose nodes die and come while they run."""
 
 import re
+import socket
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipeline import cluster as connection
-from pipeline.training import ray_train
+from pipeline.training import ray_train, ray_worker
+from pipeline.training.job import TrainingError
 from pipeline.training.ray_train import cluster_room, run_training
 from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
 
@@ -102,3 +104,12 @@ def test_what_is_asked_for_is_waited_for_until_a_node_brings_it(
     assert result.finished
     told = r"small-qf10 has not begun since .*: it asks for 1 x 1 CPU and 0.5 GPU; .*, 0 of 0 GPU"
     assert re.match(told, notices[0])
+
+
+def test_a_node_with_other_versions_is_refused_by_its_name(store, tmp_path):
+    job = make_job(store, tmp_path)
+    wanted = ray_worker.made_with(RECIPE.architecture)
+    ray_worker.check_node(job, wanted)
+    told = rf"node {socket.gethostname()} has torch .* instead of 1\.0, which may give other"
+    with pytest.raises(TrainingError, match=told):
+        ray_worker.check_node(job, {**wanted, "torch": "1.0"})
