@@ -14,12 +14,15 @@ from storage import files
 from tests.support import times
 
 SLOW_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
+CLUSTER = Path(__file__).parent / "cluster"
 ALONE = re.compile(r"pytest\.mark\.alone")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave modules unread of which no test is asked for: their imports take seconds."""
     asked = config.option.markexpr
+    if collection_path == CLUSTER:
+        return asked != "cluster" or None
     if asked not in ("not slow", "alone") or not collection_path.name.startswith("test_"):
         return None
     text = collection_path.read_text()
