@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 USERINFO = re.compile(r"(?<=://)[^/\s]*@")
+LENGTH = 300
 
 
 def shown_uri(text: str) -> str:
@@ -15,11 +16,14 @@ def reason_of(error: BaseException) -> str:
     """Return why something failed, in one line.
 
     That is what the operating system said to the innermost of the errors that led to this one,
-    else the first line of this one.
+    else what this one says.
     """
-    said = [e.strerror for e in _chain(error) if isinstance(e, OSError) and e.strerror]
-    lines = [*reversed(said), *str(error).strip().splitlines(), type(error).__name__]
-    return shown_uri(str(lines[0]))
+    for one in reversed([*_chain(error)]):
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
+        if type(one) is TimeoutError:
+            return "no answer in time"
+    return shown_uri(" ".join(str(error).split()))[:LENGTH] or type(error).__name__
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
