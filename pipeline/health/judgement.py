@@ -101,7 +101,9 @@ def _install(name: str, ours: Mapping[str, str]) -> str:
         return INSTALL
     if name == "jpeg":
         return f"pip install --force-reinstall pillow=={ours['pillow']}"
-    return f"pip install {'ray[data,train]' if name == 'ray' else name}=={ours[name]}"
+    if name == "ray":
+        return f"pip install 'ray[data,train]=={ours[name]}'"
+    return f"pip install {name}=={ours[name]}"
 
 
 def _clock_problems(asked: Asked, host: str) -> Iterator[Problem]:

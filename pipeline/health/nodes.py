@@ -76,8 +76,12 @@ def _explained(address: str, error: Exception) -> Problem:
             mend="export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE  # with the cluster's token",
         )
     host, _, port = address.rpartition("://")[2].rpartition(":")
+    said = reason_of(error.__cause__ or error)
+    if said.startswith("Version mismatch"):
+        again = f"pip install 'ray[data,train]=={ray.__version__}'  # on every node"
+        return Problem(what=said, mend=f"{again}, under this machine's Python")
     return Problem(
-        what=f"no cluster answers there: {reason_of(error.__cause__ or error)}",
+        what=f"no cluster answers there: {said}",
         mend=f"ray start --head --port {port}  # on {host}",
     )
 

@@ -38,15 +38,16 @@ def place_problems(
 
 
 def _mend(name: str, root: str, told: str) -> str:
-    bucket = "/".join(root.split("/")[:3])
-    if "install s3fs" in told.lower():
-        return "pip install s3fs"
-    if "bucket does not exist" in told:
-        return f"aws s3 mb {bucket}"
-    if root.startswith("s3://"):
-        return f"aws s3 ls {bucket}"
-    if "disk is full" in told:
-        return f"du -xh {quote(root)} | sort -h | tail"
-    if "Permission denied" in told:
-        return f'sudo chown -R "$USER" {quote(root)}'
-    return f"export {VARIABLES[name]}=URI_THAT_ALL_NODES_REACH"
+    bucket, said = "/".join(root.split("/")[:3]), told.lower()
+    mends = {
+        "install s3fs": "pip install s3fs",
+        "bucket does not exist": f"aws s3 mb {bucket}",
+        "access key": "aws configure",
+        "credentials": "aws configure",
+        "token": "aws configure",
+        "could not connect": f"aws s3 ls {bucket}",
+        "disk is full": f"du -xh {quote(root)} | sort -h | tail",
+        "permission denied": f'sudo chown -R "$USER" {quote(root)}',
+    }
+    otherwise = f"export {VARIABLES[name]}=URI  # of a place that all nodes can write to"
+    return next((mend for part, mend in mends.items() if part in said), otherwise)
