@@ -16,6 +16,7 @@ from pipeline.health.findings import ERROR, WARNING, Check, Problem
 from pipeline.health.judgement import check_here
 from pipeline.health.node_probe import in_background, probe
 from pipeline.health.places import check_places
+from pipeline.health.stale_leases import check_leases
 from pipeline.health.stores import check_stores
 from storage.shown import reason_of, shown_uri
 
@@ -36,7 +37,8 @@ def doctor(*, mend: bool = False, json: bool = False) -> None:
     warnings alone. What is embedded is not started.
 
     Args:
-        mend: end runs, in MLflow and Prefect, whose process on this machine is gone
+        mend: end runs, in MLflow and Prefect, and leases whose process on this machine is gone, and
+            leases without a sign of their holder
         json: print one JSON object and nothing else
     """
     start = time.monotonic()
@@ -61,8 +63,8 @@ def _checks(*, mend: bool) -> Iterator[Check]:
     roots = shared | ({"artifacts": known.artifact_root} if known.artifact_root else {})
     ask_prefect, ask_mlflow, ask_ray = _prefect(mend=mend), _mlflow(mend=mend), _ray()
     prefect, tracking = in_background(ask_prefect), in_background(ask_mlflow)
-    builds = in_background(lambda: [check_stores(known.stores_root)])
     here = probe(roots, None)
+    left = in_background(lambda: [check_stores(known.stores_root), _leases(mend=mend)])
     writable = {name: root for name, root in shared.items() if not here["roots"][name]}
     ray = in_background(partial(ask_ray, writable, here))
     url, uri, address = str(known.prefect_api_url), known.mlflow_uri, str(known.ray_address)
@@ -71,7 +73,11 @@ def _checks(*, mend: bool) -> Iterator[Check]:
     yield from _answered("Ray", address, ray, CLUSTER_S, f"ray status --address={address}")
     yield check_here(here)
     yield from check_places(roots, here["roots"])
-    yield from _answered("builds", known.stores_root, builds, SERVER_S, "qfactory patches list")
+    yield from _answered("builds", known.stores_root, left, SERVER_S, "qfactory patches list")
+
+
+def _leases(*, mend: bool) -> Check:
+    return check_leases(settings().stores_root, settings().checkpoints_root, mend=mend)
 
 
 def _prefect(*, mend: bool) -> Ask:

@@ -13,6 +13,7 @@ import pytest
 from flows.commands.doctor import doctor
 from flows.console import out
 from flows.settings import settings
+from storage.leases import held, holder_of
 from storage.tracking.abandoned_runs import OWNER_TAG
 from storage.tracking.living_processes import machine
 from storage.tracking.mlflow_client import open_client
@@ -92,7 +93,8 @@ def test_the_screen_has_a_line_a_check(ask, capsys, monkeypatch):
         doctor()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("ok ")] == [
-        "Prefect", "MLflow", "Ray", "this", "stores", "checkpoints", "artifacts", "builds"
+        "Prefect", "MLflow", "Ray", "this", "stores", "checkpoints", "artifacts", "builds",
+        "leases",
     ]  # fmt: skip
     assert lines[-1].startswith("errors 0, warnings 0")
 
@@ -172,6 +174,25 @@ def test_what_killed_builds_left_is_named_with_what_removes_it(ask, tmp_path):
     assert "begun: its build is unfinished" in problems[0]["what"]
     assert "whole: 1 files of killed builds" in problems[1]["what"]
     assert problems[1]["mend"] == f"qfactory patches gc {stores}/whole --keep 1"
+
+
+def test_a_lease_whose_holder_is_gone_is_a_warning_that_mend_ends(ask, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    checkpoints = tmp_path / "workspace" / "checkpoints"
+    stores = tmp_path / "workspace" / "stores"
+    stores.mkdir(parents=True)
+    (stores / "notes.txt").write_text("no store")
+    lease = checkpoints / "quickres-qf10-0123.lease" / "000000003.json"
+    lease.parent.mkdir(parents=True)
+    lease.write_text(json.dumps({"owner": f"{machine()}/{gone.pid}", "since": "2026-01-01"}))
+    with held(str(checkpoints / "living.lease")):
+        code, checks = ask()
+        assert (code, checks["leases"]["state"]) == (0, "warning")
+        assert f"process {gone.pid} on" in problem_of(checks["leases"])["what"]
+        _, checks = ask(mend=True)
+    assert checks["leases"]["facts"] == {"leases ended": 1}
+    assert holder_of(str(lease.parent)) is None
 
 
 def test_a_place_that_cannot_be_written_is_an_error(ask, tmp_path):
