@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     """Seconds that the analyses in a report may take, about; at 0 it has none."""
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     ray_address: str | None = Field(default=None, validation_alias="RAY_ADDRESS")
+    ray_auth_mode: str | None = Field(default=None, validation_alias="RAY_AUTH_MODE")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
 
     @property

@@ -68,6 +68,23 @@ def holder_of(uri: str) -> Holder | None:
     return _newest(uri)[1]
 
 
+def stale_holder(uri: str) -> Holder | None:
+    """Return who holds a lease but has ended, or gave no sign for EXPIRES_S; None if nobody."""
+    number, holder = _newest(uri)
+    if holder is None or is_gone(holder.owner):
+        return holder
+    try:
+        silent_s = time.time() - files.modified_at(_file(uri, number))
+    except FileNotFoundError:  # another took the next at this moment
+        return None
+    return holder if silent_s > EXPIRES_S else None
+
+
+def leave(uri: str) -> None:
+    """Leave a lease in its holder's place."""
+    files.write_bytes(_file(uri, _newest(uri)[0]), b"")
+
+
 def _take(uri: str, on_wait: Callable[[Holder], None], stop: Event) -> tuple[str, Holder]:
     seen, told, changed = None, None, time.monotonic()
     while True:

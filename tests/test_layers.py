@@ -25,6 +25,7 @@ HOMES = {
         "pipeline/training/ray_train.py",
         "pipeline/training/ray_worker.py",
         "pipeline/restoring/ray_data.py",
+        "pipeline/health/nodes.py",
     },
     "mlflow": {"storage/tracking/", "storage/registry/", "pipeline/served/model.py"},
     "pyarrow": {"storage/patches/", "storage/batches/", "pipeline/loading/loader.py"},
@@ -46,6 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "pipeline/datasets": set(),
     "pipeline/recipes": set(),
     "pipeline/served": set(),
+    "pipeline/health": set(),
     "pipeline/images": {"pipeline/served"},
     "pipeline/drawing": {"pipeline/images"},
     "pipeline/loading": {"pipeline/images"},
@@ -85,9 +87,9 @@ here without being seen."""
 MOST_ENTRIES = 12
 MORE_ENTRIES = {
     "flows": 16,
-    "flows/commands": 17,
+    "flows/commands": 18,
     "models": 22,
-    "pipeline": 14,
+    "pipeline": 15,
     "pipeline/recipes": 18,
 }
 """Folders with more: the flows by name and the rooms, one file a command, a paper, a family."""

@@ -62,6 +62,10 @@ app.command(
     f"{HERE}.study_train_batch:restore_batch",
     help="Restore a folder or bucket with Ray, resumable.",
 )
+app.command(
+    f"{HERE}.doctor:doctor",
+    help="Are servers, nodes and places to write fit for work? What mends what is not.",
+)
 
 patches = App(name="patches", help="Patch stores: build, look into, verify, clean up.")
 patches.command(f"{HERE}.patches_build:build", help="Cut a dataset into a patch store.")

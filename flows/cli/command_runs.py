@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
+from uuid import UUID
 
 import httpx
 from prefect import tags
@@ -50,13 +51,18 @@ def run_flow(flow: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R
         return flow(*arguments, **options)
 
 
-def close_abandoned_runs(client: SyncPrefectClient) -> None:
-    """Set flow runs to Crashed, and their task runs, whose command on this machine is gone."""
+def abandoned_runs(client: SyncPrefectClient) -> list[UUID]:
+    """Return the ids of unfinished flow runs whose command on this machine is gone."""
     unfinished = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
     found = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=unfinished))
-    abandoned = [run.id for run in found if _is_abandoned(run)]
+    return [run.id for run in found if _is_abandoned(run)]
+
+
+def close_abandoned_runs(client: SyncPrefectClient) -> list[UUID]:
+    """Set what `abandoned_runs` returns to Crashed, with their task runs, and return it."""
+    abandoned = abandoned_runs(client)
     if not abandoned:
-        return
+        return []
     ended = Crashed(message="its command was killed")
     running = TaskRunFilterState(type=TaskRunFilterStateType(any_=UNFINISHED))
     for task_run in client.read_task_runs(
@@ -66,6 +72,7 @@ def close_abandoned_runs(client: SyncPrefectClient) -> None:
         client.set_task_run_state(task_run.id, ended, force=True)
     for run_id in abandoned:
         client.set_flow_run_state(run_id, ended, force=True)
+    return abandoned
 
 
 def _is_abandoned(run: FlowRun) -> bool:

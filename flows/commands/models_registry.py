@@ -20,7 +20,7 @@ from storage.registry.gate import CHAMPION, JPEG_TAG, scores_in
 from storage.registry.model_files import RegistryError
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion
 from storage.registry.registered_version import DIGEST_TAG, scores_of
-from storage.tracking.mlflow_client import shown_uri
+from storage.shown import shown_uri
 
 NOT_CHECKED = "not checked"
 CHANGED = 1

@@ -7,7 +7,7 @@ from shutil import which
 from prefect.artifacts import create_link_artifact
 
 from flows.settings import settings
-from storage.tracking.mlflow_client import shown_uri
+from storage.shown import shown_uri
 from storage.tracking.tracked_run import TrackedRun
 
 MLFLOW_PAGE = "http://127.0.0.1:5000"

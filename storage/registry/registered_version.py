@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from storage.registry.gate import GateScores, scores_in
 from storage.registry.model_files import RegistryError
-from storage.tracking.mlflow_client import shown_uri
+from storage.shown import shown_uri
 
 LOSS_TAG = "bfloat16_loss_db"
 DIGEST_TAG = "sha256:"  # then the file's path in the model's folder

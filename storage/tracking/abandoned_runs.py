@@ -9,15 +9,17 @@ OWNER_TAG = "qfactory.owner"
 """The run's tag that names the process which works on it."""
 
 
-def end_abandoned_runs(client: MlflowClient) -> list[str]:
-    """End runs as KILLED, of every experiment, whose process on this machine is gone.
-
-    Returns their ids.
-    """
+def abandoned_runs(client: MlflowClient) -> list[str]:
+    """Return the ids of running runs, of every experiment, whose process here is gone."""
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
     ours = f"tags.`{OWNER_TAG}` LIKE '{machine()}/%' and attributes.status = 'RUNNING'"
     running = client.search_runs(everywhere, ours) if everywhere else []
-    abandoned = [run.info.run_id for run in running if _owner_is_gone(run)]
+    return [run.info.run_id for run in running if _owner_is_gone(run)]
+
+
+def end_abandoned_runs(client: MlflowClient) -> list[str]:
+    """End as KILLED what `abandoned_runs` returns, and return it."""
+    abandoned = abandoned_runs(client)
     for run_id in abandoned:
         client.set_tag(run_id, "error", "its process ended without a word")
         client.set_terminated(run_id, "KILLED")

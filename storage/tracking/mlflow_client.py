@@ -17,7 +17,6 @@ from storage import files
 
 HTTP_RETRIES = 1
 HTTP_TIMEOUT_S = 20
-USERINFO = re.compile(r"(?<=://)[^/\s]*@")
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -35,11 +34,6 @@ def open_client(uri: str) -> MlflowClient:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def shown_uri(text: str) -> str:
-    """Return a URI, or a message with URIs in it, without user names and passwords."""
-    return USERINFO.sub("", text)
 
 
 class LazyExperiment:

@@ -10,7 +10,8 @@ from pathlib import Path
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from storage.tracking.mlflow_client import open_client, shown_uri
+from storage.shown import shown_uri
+from storage.tracking.mlflow_client import open_client
 
 REPORT_TAG = "qfactory.report"
 """Tag of the runs that hold a report; its value is the folder of the report's files."""

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from storage.batches.manifest import read_results
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.mlflow_client import open_client
 from tests.pipeline.restoring.test_ray_data import photo_folder
+from tests.support.commands import QFACTORY
 from tests.support.embedded import embedded_workspace
 from tests.support.processes import RAY, free_port, services_of
 from tests.support.project import PROJECT
@@ -163,6 +165,16 @@ def test_every_deployment_is_there_with_its_queue_and_its_schedule_off(platform)
         assert deployment["work_queue_name"] in ("data", "training")
         assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
         assert deployment["enforce_parameter_schema"]
+
+
+def test_the_doctor_names_the_server_and_its_version(platform):
+    done = subprocess.run(
+        [QFACTORY, "doctor", "--json"],
+        env=platform, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (check,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "Prefect"]
+    assert (check["state"], check["where"]) == ("ok", platform["PREFECT_API_URL"])
+    assert check["facts"]["version"] == version("prefect")
 
 
 def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model(platform):

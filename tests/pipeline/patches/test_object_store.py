@@ -9,6 +9,8 @@ import urllib.request
 import pytest
 from fsspec.config import conf
 
+from pipeline.health.node_probe import probe
+from pipeline.health.places import check_places
 from storage import files
 from storage.files import StoreError
 from storage.patches.shard_reader import read_rows
@@ -93,6 +95,16 @@ def test_of_two_writers_on_s3_exactly_one_creates_a_file(bucket):
     assert files.create_bytes(target, b"first")
     assert not files.create_bytes(target, b"second")
     assert files.read_bytes(target) == b"first"
+
+
+def test_a_bucket_that_is_not_there_is_named_with_the_command_that_makes_it(bucket):
+    roots = {"stores": "s3://nowhere/stores", "checkpoints": f"{bucket}/checkpoints"}
+    stores, checkpoints = check_places(roots, probe(roots, None)["roots"])
+    (problem,) = stores.problems
+    assert "bucket does not exist" in problem.what
+    assert problem.mend == "aws s3 mb s3://nowhere"
+    assert checkpoints.problems == ()
+    assert files.list_names(roots["checkpoints"]) == [], "nothing is left"
 
 
 def test_an_upload_that_fails_leaves_nothing_on_s3(bucket):

@@ -28,7 +28,7 @@ from storage.registry.model_registry import (
     scores_of,
 )
 from storage.registry.registered_version import explained
-from storage.tracking.mlflow_client import shown_uri
+from storage.shown import shown_uri
 from storage.tracking.recorded_runs import REPORT_TAG, RecordedRuns, TrackingError
 from storage.tracking.tracker import Tracker
 from tests.support.mlflow_servers import new_database, running_server

@@ -11,11 +11,13 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from storage.tracking.journal import Entry, Journal
+from storage.tracking.server_state import ask_server
 from storage.tracking.tracker import Tracker
 from tests.support.mlflow_servers import new_database, running_server
 from tests.support.processes import free_port
@@ -106,6 +108,7 @@ def test_a_run_that_is_left_by_an_error_ends_and_says_why(uri, tmp_path, error, 
 
 SLEEPER = """
 import sys, time
+from storage.tracking.server_state import ask_server
 from storage.tracking.tracker import Tracker
 with Tracker(sys.argv[1]) as tracker, tracker.study("study") as study:
     with study.run("long") as run:
@@ -269,6 +272,8 @@ def test_a_server_that_is_killed_and_comes_back_gets_every_metric_once(tmp_path)
         assert steps_of(uri, runs["first"], "loss") == [0]
         assert steps_of(uri, runs["second"], "loss") == list(range(1, 1502))
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
+        state = ask_server(uri)
+        assert (state.version, state.keeps_files) == (mlflow.__version__, True)
         (file,) = MlflowClient(tracking_uri=uri).list_artifacts(runs["second"].info.run_id)
         assert file.path == "notes.txt"
         assert run.page_at(uri) == (
