@@ -107,14 +107,14 @@ def running(folder: Path) -> Iterator[Platform]:
         auth = folder / "auth.ini"
         auth.write_text(
             "[mlflow]\ndefault_permission = READ\n"
-            f"database_uri = postgresql+psycopg2://{database}/mlflow_auth\n"
+            f"database_uri = postgresql://{database}/mlflow_auth\n"
             f"admin_username = admin\nadmin_password = {password}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         )
         mlflow = Server(
             [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", SERVERS,
              "--port", str(PORTS["mlflow"]), "--app-name", "basic-auth", "--allowed-hosts", "*",
-             "--backend-store-uri", f"postgresql+psycopg2://{database}/mlflow",
+             "--backend-store-uri", f"postgresql://{database}/mlflow",
              "--artifacts-destination", "s3://qf-artifacts"],
             {
                 **base,
