@@ -9,8 +9,10 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -69,12 +71,19 @@ def platform(tmp_path_factory):
     port = api.split(":")[2].split("/")[0]
     with service(home, environment, "server", "start", "--port", port):
         wait_until(lambda: answers(f"{api}/health"), 90, "the start of the Prefect server")
-        prefect(environment, "work-pool", "create", "qfactory", "--type", "process")
-        prefect(
-            environment, "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml"
-        )
+        deploy(environment)
         with service(home, environment, "worker", "start", "--pool", "qfactory"):
             yield environment
+
+
+def deploy(environment):
+    """Bring pool, deployments, limits and automations of a Prefect server up to date."""
+    path = f"{Path(PREFECT).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        [PROJECT / "infra" / "deploy.sh", "process"], env={**environment, "PATH": path},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @contextmanager
@@ -118,7 +127,7 @@ def api(environment, path, body=None):
     for seconds in (0.5, 1, 2, 4, 8):
         try:
             with urllib.request.urlopen(request) as reply:
-                return json.load(reply)
+                return json.loads(reply.read() or "null")
         except urllib.error.HTTPError as error:
             if error.code != 503:
                 raise
@@ -166,6 +175,32 @@ def test_every_deployment_is_there_with_its_queue_and_its_schedule_off(platform)
         assert deployment["work_queue_name"] in ("data", "training")
         assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
         assert deployment["enforce_parameter_schema"]
+
+
+def test_trainings_wait_in_a_queue_of_one_at_a_time(platform):
+    queues = api(platform, "work_pools/qfactory/queues/filter", {})
+    assert {q["name"]: q["concurrency_limit"] for q in queues}["training"] == 1
+
+
+def test_a_run_that_gives_no_sign_any_more_counts_as_crashed(platform):
+    automation = yaml.safe_load((PROJECT / "infra" / "automations.yaml").read_text())
+    names = [made["name"] for made in api(platform, "automations/filter", {})]
+    assert names == [automation["name"]]
+    automation["trigger"]["within"] = 10  # seconds, the least that Prefect takes
+    prefect(platform, "automation", "create", "--from-json", json.dumps(automation))
+    flow = api(platform, "flows/name/study")["id"]
+    run = api(platform, "flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"]
+    sign = {
+        "id": str(uuid4()),
+        "event": "prefect.flow-run.heartbeat",
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+    }
+    api(platform, "events", [sign])
+    ended = end_of(platform, run)
+    assert (ended["state_type"], ended["state"]["message"]) == (
+        "CRASHED", automation["actions"][0]["message"],
+    )  # fmt: skip
 
 
 def test_the_doctor_names_the_server_and_its_version(platform):
