@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     """Training workers a recipe, one GPU each where the cluster has some."""
     report_seconds: float = Field(default=10, ge=0, allow_inf_nan=False)
     """Seconds that the analyses in a report may take, about; at 0 it has none."""
+    commit: str | None = None
+    """Commit of the code where it is not a git checkout, such as in an image."""
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     ray_address: str | None = Field(default=None, validation_alias="RAY_ADDRESS")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
@@ -137,8 +139,11 @@ def use_prefect_server(url: str) -> None:
 def git_commit() -> str:
     """Return the commit of the project's checkout, with `-dirty` for local changes.
 
-    `unknown` when the code is not a git checkout (an installed wheel or an image).
+    Where the code is not a git checkout (an installed wheel or an image) it is what `commit` of
+    the settings says, else `unknown`.
     """
+    if commit := settings().commit:
+        return commit
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Runs a command that drives Ray beside a Ray node of its own, which has no cores to give: a process
+# joins a cluster through a node on its machine. When one of the two ends, the other is asked to.
+set -euo pipefail
+set -m # without job control a command in the background ignores SIGINT
+ray start --address="$RAY_ADDRESS" --num-cpus=0 --num-gpus=0 --block &
+node=$!
+"$@" &
+command=$!
+trap 'true' TERM INT
+wait -n "$node" "$command" || true
+kill -TERM "$command" 2> /dev/null || true
+code=0
+wait "$command" || code=$?
+kill -TERM "$node" 2> /dev/null || true
+wait "$node" || true
+exit "$code"

@@ -1,0 +1,101 @@
+"""infra/Dockerfile and the scripts of the image."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.infra_files import INFRA
+from tests.support.project import PROJECT
+
+DOCKERFILE = (INFRA / "Dockerfile").read_text()
+SCRIPTS = sorted(INFRA.glob("*.sh"))
+ASLEEP = "{ sleep 9 > /dev/null & }"
+TOOLS = Path(sys.executable).parent
+
+
+def test_hadolint_and_shellcheck_find_nothing():
+    for command in (
+        [TOOLS / "hadolint", INFRA / "Dockerfile"],
+        [TOOLS / "shellcheck", *SCRIPTS],
+    ):
+        found = subprocess.run(command, capture_output=True, text=True)
+        assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_scripts_can_be_run():
+    assert SCRIPTS
+    assert [script for script in SCRIPTS if not os.access(script, os.X_OK)] == []
+
+
+def test_the_image_has_the_packages_and_what_they_are_installed_by_and_no_secret():
+    lines = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
+    taken = {line[1:] for line in lines if line.startswith("!")}
+    packages = {path.parent.name for path in PROJECT.glob("*/__init__.py")} - {"tests"}
+    assert taken == {"pyproject.toml", "README.md", "LICENSE", "infra"} | packages
+    assert all((PROJECT / name).exists() for name in taken)
+    assert "infra/secrets" in lines[lines.index("!infra") :]
+
+
+def test_the_image_runs_as_nobody_and_asks_for_the_health_of_what_it_serves():
+    assert "\nUSER 10001:10001\n" in DOCKERFILE
+    code = json.loads(DOCKERFILE.rpartition("\n  CMD ")[2])
+    for urls, healthy in (("", True), ("http://127.0.0.1:9/health", False)):
+        environment = {**os.environ, "HEALTH_URL": urls}
+        done = subprocess.run([sys.executable, *code[1:]], env=environment, capture_output=True)
+        assert (done.returncode == 0) == healthy
+
+
+def test_secrets_that_come_as_files_become_variables_of_the_command(tmp_path):
+    (tmp_path / "password").write_text("not told\n")
+    done = subprocess.run(
+        [INFRA / "with-secrets.sh", "printenv", "PGPASSWORD"],
+        env={"PATH": os.environ["PATH"], "PGPASSWORD_FILE": str(tmp_path / "password")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "not told\n"
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """Start a command beside a node that is a shell script instead of Ray."""
+    node = tmp_path / "ray"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RAY_ADDRESS": "head:6379"}
+
+    def start(ray, command):
+        node.write_text(f"#!/bin/sh\n{ray}\n")
+        node.chmod(0o755)
+        return subprocess.Popen(
+            [INFRA / "beside-ray.sh", "bash", "-c", command],
+            env=environment, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    return start
+
+
+def test_a_command_beside_ray_ends_with_its_own_code_and_ends_the_node(beside, tmp_path):
+    process = beside(f"trap 'touch {tmp_path}/ended; exit' TERM; {ASLEEP}; wait", "exit 3")
+    assert process.wait(5) == 3
+    assert (tmp_path / "ended").exists()
+
+
+def test_a_command_beside_ray_is_stopped_when_its_node_is_lost(beside):
+    process = beside("sleep 0.5", f"trap 'echo stopped; exit 4' TERM; {ASLEEP}; wait")
+    assert process.wait(5) == 4
+    assert process.stdout.read() == "stopped\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_command_beside_ray_is_told_once_to_stop_and_may_interrupt_itself(beside, name):
+    command = "trap 'echo interrupted; exit 5' INT; trap 'kill -INT $$' TERM; echo on;"
+    process = beside("exec sleep 9", f"{command} {ASLEEP}; while true; do wait; done")
+    assert process.stdout.readline() == "on\n"
+    time.sleep(0.2)
+    process.send_signal(signal.Signals[name])
+    assert process.wait(5) == 5
+    assert process.stdout.read() == "interrupted\n"
