@@ -128,10 +128,10 @@ def test_a_command_that_is_killed_leaves_nothing_running_and_is_finished_by_the_
 
 
 def test_a_build_is_whole_though_a_node_dies_in_it(topology):
-    build = ("patches", "build", "--side", "48", "--stride", "4")
+    build = ("patches", "build", "--side", "48", "--stride", "4", "--store", "of-lost-nodes")
     command = topology.begin(*build)
     command.wait_for("shards")
     topology.nodes["two"].kill()
     topology.start_node("two")
     command.end()
-    assert "0 damaged" in topology.begin("patches", "verify", "sample-48px-stride4-image").end()
+    assert "0 damaged" in topology.begin("patches", "verify", "of-lost-nodes").end()
