@@ -79,13 +79,13 @@ class Topology:
             "import ray; ray.init(address='auto', logging_level='ERROR', log_to_driver=False); "
             "print(int(ray.cluster_resources().get('CPU', 0)))"
         )
-        end = time.monotonic() + seconds
+        end, told = time.monotonic() + seconds, None
         while time.monotonic() < end:
             told = self.head.run([str(BIN / "python"), "-c", script], self.environment)
             if told.returncode == 0 and int(told.stdout.split()[-1]) >= count:
                 return
             time.sleep(1)
-        pytest.fail(f"{count} nodes did not come: {told.stdout}{told.stderr}")
+        pytest.fail(f"{count} nodes did not come: {told}")
 
 
 @pytest.fixture(scope="session")
