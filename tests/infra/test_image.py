@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.settings import git_commit, settings
 from tests.support.infra_files import INFRA
 from tests.support.project import PROJECT
 
@@ -49,6 +50,15 @@ def test_the_image_runs_as_nobody_and_asks_for_the_health_of_what_it_serves():
         environment = {**os.environ, "HEALTH_URL": urls}
         done = subprocess.run([sys.executable, *code[1:]], env=environment, capture_output=True)
         assert (done.returncode == 0) == healthy
+
+
+def test_a_run_in_the_image_has_the_commit_that_the_image_was_built_from(monkeypatch):
+    assert "QFACTORY_COMMIT=$COMMIT " in DOCKERFILE
+    for told, commit in (("0123abc", "0123abc"), ("", git_commit())):
+        monkeypatch.setenv("QFACTORY_COMMIT", told)
+        settings.cache_clear()
+        assert git_commit.__wrapped__() == commit
+    settings.cache_clear()
 
 
 def test_secrets_that_come_as_files_become_variables_of_the_command(tmp_path):
