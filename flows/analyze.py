@@ -8,7 +8,9 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 
 from flows.parameters import (
+    Accelerator,
     ComparisonName,
+    GpusPerWorker,
     PrecisionChoice,
     Reference,
     References,
@@ -61,6 +63,8 @@ def analyze(
     evaluate_on: References | None = None,
     workers: Workers | None = None,
     threads: Threads | None = None,
+    accelerator: Accelerator = "auto",
+    gpus_per_worker: GpusPerWorker = 1.0,
     precision: PrecisionChoice = "auto",
     fresh: bool = False,
 ) -> Analysis:
@@ -77,6 +81,8 @@ def analyze(
             for `sample`
         workers: training workers (default: QFACTORY_WORKERS)
         threads: CPU threads of a worker (default: all that a training alone can have)
+        accelerator: what to compute on: `auto`, `cpu`, `gpu` or a type of GPU; see the study flow
+        gpus_per_worker: GPUs of a worker, or the share of one
         precision: `auto` is bfloat16 where the device computes in it, else float32
         fresh: train from the start even if checkpoints of the same training exist
     """
@@ -87,6 +93,8 @@ def analyze(
         evaluate_on=tuple(evaluate_on or default_sets(dataset)),
         workers=workers or settings().workers,
         threads=threads,
+        accelerator=accelerator,
+        gpus_per_worker=gpus_per_worker,
         precision=precision,
         fresh=fresh,
         register=False,

@@ -24,9 +24,9 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import LoggingConfig, RunConfig, ScalingConfig
 
-from pipeline.cluster import beside_the_driver, may_grow, nodes
+from pipeline.cluster import ClusterError, beside_the_driver, may_grow, nodes
 from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
-from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult
+from pipeline.training.job import Record, TrainingJob, TrainingResult
 from pipeline.training.ray_worker import Begun, News, fit, made_with
 from pipeline.training.worker_messages import Mailbox
 from storage.checkpoints import checkpoint_steps
@@ -84,7 +84,7 @@ def run_training(
     which any other thread may set; the workers then leave a checkpoint of the step they are at, if
     it takes no more than seconds.
 
-    Raises what `pipeline.training.loop.train` raises, TrainingError when workers are lost too
+    Raises what `pipeline.training.loop.train` raises, ClusterError when workers are lost too
     often, ValueError when the cluster is too small, and CancelledError after `stop`.
     """
     stop = stop or Event()
@@ -106,7 +106,7 @@ def run_training(
     )
     deadline = None if job.stop_after_s is None else time.time() + job.stop_after_s
     told = _once(on_record)
-    failures, saved = 0, _saved_step(job)
+    failures, saved = 0, _saved_step(job, 0)
     while True:
         try:
             run = RunConfig(
@@ -116,7 +116,7 @@ def run_training(
             )
             return _attempt(job, deadline, scaling, run, told, on_notice, stop)
         except _LostError as lost:
-            before, saved = saved, _saved_step(job)
+            before, saved = saved, _saved_step(job, saved)
             failures = 1 if saved > before else failures + 1
             if failures <= max_failures:
                 on_notice(f"{job.recipe.name} goes on from step {saved:,}, after: {lost}")
@@ -124,7 +124,7 @@ def run_training(
             if stop.wait(pause):
                 raise CancelledError(f"recipe {job.recipe.name}: stopped") from lost
             if failures > max_failures:
-                raise TrainingError(
+                raise ClusterError(
                     f"recipe {job.recipe.name}: its Ray workers were lost too often without a "
                     f"checkpoint between, lastly by: {lost}. Run it again to go on from the "
                     f"checkpoints in {job.checkpoints}"
@@ -171,8 +171,12 @@ def _attempt(
         ray.kill(mailbox)
 
 
-def _saved_step(job: TrainingJob) -> int:
-    return max(checkpoint_steps(job.checkpoints), default=0)
+def _saved_step(job: TrainingJob, known: int) -> int:
+    """Return the step of the newest checkpoint; what is known where that cannot be asked now."""
+    try:
+        return max(checkpoint_steps(job.checkpoints), default=0)
+    except OSError:
+        return known
 
 
 def _once(on_record: Callable[[Record], None]) -> Callable[[Record], None]:

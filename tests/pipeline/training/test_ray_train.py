@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from models.losses import LOSSES
+from pipeline.cluster import ClusterError
 from pipeline.loading.loader import PatchLoader
-from pipeline.training.job import TrainingError
 from pipeline.training.loop import train
 from pipeline.training.optimization import learning_rate, make_optimizer, set_learning_rate
 from pipeline.training.ray_train import run_training
@@ -163,7 +163,7 @@ def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_pat
             os.kill(pid, signal.SIGKILL)
 
     job = make_job(store, tmp_path / "out", LONG)
-    with pytest.raises(TrainingError, match=r"lost too often.*Run it again to go on"):
+    with pytest.raises(ClusterError, match=r"lost too often.*Run it again to go on"):
         run(job, tmp_path, on_record=kill_all, max_failures=0)
 
 
