@@ -60,7 +60,7 @@ def held(
     finally:
         left.set()
         renewing.join()
-        files.write_bytes(mine, b"")
+        _write(mine, b"")
 
 
 def holder_of(uri: str) -> Holder | None:
@@ -119,10 +119,15 @@ def _claim(uri: str, number: int, holder: Holder) -> bool:
 def _renew(mine: str, holder: Holder, left: Event) -> None:
     while not left.wait(RENEWED_S):
         holder = replace(holder, signs=holder.signs + 1)
-        try:
-            files.write_bytes(mine, _content(holder))
-        except (OSError, files.StoreError) as error:
-            logger.warning("%s could not be renewed: %s", mine, error)
+        _write(mine, _content(holder))
+
+
+def _write(mine: str, content: bytes) -> None:
+    """Write a lease again; where that cannot be, work goes on, and it expires."""
+    try:
+        files.write_bytes(mine, content)
+    except (OSError, files.StoreError) as error:
+        logger.warning("%s cannot be written: %s", mine, error)
 
 
 def _content(holder: Holder) -> bytes:
