@@ -186,15 +186,16 @@ def test_a_run_that_gives_no_sign_any_more_counts_as_crashed(platform):
     automation = yaml.safe_load((PROJECT / "infra" / "automations.yaml").read_text())
     names = [made["name"] for made in api(platform, "automations/filter", {})]
     assert names == [automation["name"]]
-    automation["trigger"]["within"] = 10  # seconds, the least that Prefect takes
-    prefect(platform, "automation", "create", "--from-json", json.dumps(automation))
     flow = api(platform, "flows/name/study")["id"]
     run = api(platform, "flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"]
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run}"}
+    automation["trigger"] |= {"within": 10, "match": resource}  # seconds; Prefect takes no fewer
+    prefect(platform, "automation", "create", "--from-json", json.dumps(automation))
     sign = {
         "id": str(uuid4()),
         "event": "prefect.flow-run.heartbeat",
         "occurred": datetime.now(UTC).isoformat(),
-        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+        "resource": resource,
     }
     api(platform, "events", [sign])
     ended = end_of(platform, run)
