@@ -81,7 +81,8 @@ def states(folder):
 
 def steps_of(folder):
     """The steps that the only training of the workspace has checkpoints of."""
-    trainings = [*(folder / "workspace" / "checkpoints").glob("quickres-qf10-*")]
+    found = (folder / "workspace" / "checkpoints").glob("quickres-qf10-*")
+    trainings = [place for place in found if place.suffix != ".lease"]
     return checkpoint_steps(str(trainings[0])) if trainings else []
 
 
