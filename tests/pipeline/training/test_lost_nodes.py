@@ -23,7 +23,7 @@ RECIPE_OF_SECONDS = replace(RECIPE, stages=(replace(STAGE, steps=1000),))
 def cluster():
     """A Ray of several nodes; its head, where this process is, has no core."""
     connection.disconnect()
-    quickly = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    quickly = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": quickly}
     made = Cluster(initialize_head=True, head_node_args=head)
     connection.connect(made.address)
