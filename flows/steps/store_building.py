@@ -1,6 +1,7 @@
 """Prefect tasks that turn a dataset into a store version; Ray does the work in them."""
 
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from prefect.artifacts import create_table_artifact
 
@@ -45,24 +46,10 @@ def build_version(
 
     Another run that builds the same store is waited for.
     """
-    with ExitStack() as stack:
-        with suppress(files.StoreError, PermissionError):  # read-only, it may be up to date
-            stack.enter_context(one_at_a_time(f"building {uri}", files.join(uri, "lease")))
-        return _build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
-
-
-def _build_version(
-    uri: str,
-    spec: PatchSpec,
-    scanned: tuple[ScannedImage, ...],
-    dataset: str,
-    repair: bool,
-    max_rejected_share: float,
-) -> StoreVersion:
     is_new = not files.exists(files.join(uri, "CURRENT"))
     if is_new and (warning := overlap_warning(spec, scanned)):
         say(f"WARNING: {warning}")
-    with progress(f"patches of {dataset}") as update:
+    with _alone_in(uri), progress(f"patches of {dataset}") as update:
 
         def shown(done: BuildProgress) -> None:
             text = f"{done.shards_done}/{done.shards_total} shards, {done.rows:,} patches"
@@ -94,6 +81,15 @@ def _build_version(
         )
     describe_version(version)
     return version
+
+
+@contextmanager
+def _alone_in(uri: str) -> Iterator[None]:
+    """Hold the lease of a store's build; a store that cannot be written may be up to date."""
+    with ExitStack() as stack:
+        with suppress(files.StoreError, PermissionError):
+            stack.enter_context(one_at_a_time(f"building {uri}", files.join(uri, "lease")))
+        yield
 
 
 def tell_damage(version: StoreVersion) -> None:

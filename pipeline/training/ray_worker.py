@@ -138,7 +138,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         report(Begun())
         result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
     except Exception as error:
-        if _may_pass(error, world):
+        if may_pass(error, world):
             raise
         report(_with_place(error))
         ray.get(sent)
@@ -157,7 +157,7 @@ def _with_place(error: Exception) -> Exception:
     return error
 
 
-def _may_pass(error: Exception, world: World) -> bool:
+def may_pass(error: Exception, world: World) -> bool:
     """Tell whether other workers may do better: if a disk, network, device or other worker failed.
 
     What a worker sees of another's end is a RuntimeError of gloo's or NCCL's.

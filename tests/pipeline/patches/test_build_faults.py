@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ from PIL import Image
 from pipeline import cluster
 from pipeline.datasets.references import list_images
 from pipeline.datasets.sources import scan_images
-from pipeline.patches.build_store import build_shard, build_store
+from pipeline.patches import build_store as module
+from pipeline.patches.build_store import ShardTask, build_shard, build_store, shard_key
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import open_shard, read_rows
@@ -189,3 +191,16 @@ def test_another_spec_of_the_same_side_is_another_store(tmp_path):
     other = PatchSpec(side=32, stride=16, qfs=(10, 41), degradation="patch")
     b = build(photos, tmp_path / "b", spec=other).version
     assert {s.key for s in a.shards}.isdisjoint(s.key for s in b.shards)
+
+
+def test_a_machine_with_another_jpeg_library_builds_nothing(tmp_path, monkeypatch):
+    photos = image_folder(tmp_path / "photos", 2)
+    images = scan_images(list_images(f"folder:{photos}", root=None, purpose="train"))
+    task = ShardTask(
+        key=shard_key(SPEC, images), spec=SPEC, images=images, store_uri=str(tmp_path / "store")
+    )
+    monkeypatch.setattr(module, "_jpeg_library", lambda: "libjpeg 6b")
+    told = rf"{socket.gethostname()} has libjpeg 6b and pillow .*, which give other pixels"
+    with pytest.raises(StoreError, match=told):
+        build_shard(task)
+    assert not (tmp_path / "store").exists()

@@ -10,7 +10,7 @@ from ray.cluster_utils import Cluster
 
 from pipeline import cluster as connection
 from pipeline.training import ray_train, ray_worker
-from pipeline.training.job import TrainingError
+from pipeline.training.job import TrainingError, World
 from pipeline.training.ray_train import cluster_room, run_training
 from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
 
@@ -113,3 +113,19 @@ def test_a_node_with_other_versions_is_refused_by_its_name(store, tmp_path):
     told = rf"node {socket.gethostname()} has torch .* instead of 1\.0, which may give other"
     with pytest.raises(TrainingError, match=told):
         ray_worker.check_node(job, {**wanted, "torch": "1.0"})
+
+
+@pytest.mark.parametrize(
+    ("error", "alone", "of_two"),
+    [
+        (ConnectionError("S3 is away"), True, True),
+        (FileNotFoundError("weights"), False, False),
+        (PermissionError("store"), False, False),
+        (TrainingError("diverged"), False, False),
+        (TypeError("a mistake"), False, False),
+        (RuntimeError("Connection closed by peer"), False, True),
+    ],
+)
+def test_what_other_workers_may_do_better_is_told_from_what_fails_again(error, alone, of_two):
+    found = [ray_worker.may_pass(error, World(size=size)) for size in (1, 2)]
+    assert found == [alone, of_two]
