@@ -88,7 +88,7 @@ def test_a_new_workspace_is_fit_and_nothing_is_started(ask, tmp_path):
 
 def test_the_screen_has_a_line_a_check(ask, capsys, monkeypatch):
     ask()
-    monkeypatch.setattr(out, "width", 120)
+    monkeypatch.setattr(out, "width", 300)
     with pytest.raises(SystemExit):
         doctor()
     lines = capsys.readouterr().out.splitlines()

@@ -590,7 +590,7 @@ def test_a_run_that_is_killed_redoes_at_most_the_photograph_that_each_actor_was_
     assert len(files.list_names(str(outputs / ".qfactory" / "parts"))) == 1
 
 
-def wait_for(condition, seconds=90):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
