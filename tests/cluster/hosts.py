@@ -55,12 +55,15 @@ class Host:
         self.processes.append(process)
         return process
 
+    def pids(self) -> list[int]:
+        """Return the processes that run on this host."""
+        return [int(pid) for pid in _ip("netns", "pids", self.namespace).split()]
+
     def kill(self) -> None:
         """End everything that runs on this host at once, as a power failure does."""
-        pids = _ip("netns", "pids", self.namespace).split()
-        for pid in pids:
+        for pid in self.pids():
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         for process in self.processes:
             process.wait()
         self.processes.clear()

@@ -1,0 +1,182 @@
+"""Faults at random moments, round after round: `python -m tests.cluster.chaos --rounds 20`.
+
+Each round does one piece of work beside one to three faults, and gives the same command again if it
+did not end well. Then what came out must be what comes out undisturbed, and MLflow must know of no
+run that runs. Rounds are added to tests/benchmarks/results/faults.json; the exit code is 1 if one
+of this run lost something. Needs what `make test-cluster` needs.
+"""
+
+import argparse
+import json
+import logging
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.benchmarks.machine import machine
+from tests.cluster import topology
+from tests.cluster.faults import FAULTS
+from tests.cluster.servers import BIN
+from tests.cluster.topology import Command, Topology
+from tests.support.store_images import image_folder
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "faults.json"
+STORES, CHECKPOINTS = "s3://qf-stores/chaos", "s3://qf-checkpoints/chaos"
+TRIES = 4
+"""So often at most is a command given again, with nothing in its way."""
+OUTCOME = f"""
+import hashlib, json, mlflow
+from safetensors.numpy import load
+from storage import files
+from storage.patches.versions import open_store
+
+client = mlflow.MlflowClient()
+ids = [e.experiment_id for e in client.search_experiments()]
+running = client.search_runs(ids, "attributes.status = 'RUNNING'")
+stores = {{name: open_store(files.join("{STORES}", name)).content
+          for name in files.list_names("{STORES}")}}
+weights = {{}}
+for name in files.list_names("{CHECKPOINTS}"):
+    file = files.join("{CHECKPOINTS}", name, "weights.safetensors")
+    if files.exists(file):
+        for key, tensor in sorted(load(files.read_bytes(file)).items()):
+            weights[key] = hashlib.sha256(tensor.tobytes()).hexdigest()
+print(json.dumps({{"stores": stores, "weights": weights, "running": len(running)}}))
+files.delete("{STORES}")
+files.delete("{CHECKPOINTS}")
+"""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What happened in one round."""
+
+    work: str
+    faults: dict[str, float]
+    """Fault -> seconds after the command's start."""
+    tries: int
+    """So often was the command given, once if it ended well in spite of the faults."""
+    seconds: float
+    said: list[str] = field(default_factory=list)
+    """The last line of each try that did not end well, and was not killed."""
+    lost: str = ""
+    """What is not as it is undisturbed; nothing if all is well."""
+
+
+class Chaos:
+    """Works on a platform, and knows what each work gives undisturbed."""
+
+    def __init__(self, platform: Topology, folder: Path):
+        self.platform = platform
+        build = ("patches", "build", "--dataset", f"folder:{image_folder(folder, 60, (240, 320))}")
+        study = ("study", "--recipes", "quickres-qf10", "--threads", "1", "--workers", "2")
+        self.works = {
+            "build": (*build, "--side", "48", "--stride", "16", "--store", "of-chaos"),
+            "study": (*study, "--steps", "400", "--name", "chaos"),
+        }
+        self.expected: dict[str, dict] = {}
+        self.seconds: dict[str, float] = {}
+        for work in self.works:
+            start = time.monotonic()
+            self._begin(work).end()
+            self.seconds[work] = time.monotonic() - start
+            self.expected[work] = self._outcome()
+
+    def round(self, work: str, rng: random.Random) -> Round:
+        """Do a work beside faults at random moments, and look at what came out."""
+        chosen = rng.sample(sorted(FAULTS), rng.randint(1, 3))
+        moments = sorted(rng.uniform(0.05, 0.95) * self.seconds[work] for _ in chosen)
+        struck: dict[str, float] = {}
+        start, said, tries, lost = time.monotonic(), [], 1, ""
+        command = self._begin(work)
+        for name, moment in zip(chosen, moments, strict=True):
+            while command.runs and time.monotonic() < start + moment:
+                time.sleep(0.1)
+            if command.runs:
+                struck[name] = round(time.monotonic() - start, 1)
+                FAULTS[name](self.platform, command, rng)
+        try:
+            while command.code() != 0:
+                if "command_killed" not in struck or tries > 1:
+                    said.append(last_line(command))
+                assert tries <= TRIES, f"the command fails again and again:\n{command.told}"
+                tries += 1
+                self._undisturbed()
+                command = self._begin(work)
+            self._undisturbed()
+            outcome = self._outcome()
+            wrong = [name for name in outcome if outcome[name] != self.expected[work][name]]
+            lost = ", ".join(wrong)
+        except AssertionError as error:
+            lost = str(error)
+            self._undisturbed()
+        return Round(work, struck, tries, round(time.monotonic() - start, 1), said, lost)
+
+    def _begin(self, work: str) -> Command:
+        roots = {"QFACTORY_STORES": STORES, "QFACTORY_CHECKPOINTS": CHECKPOINTS}
+        return self.platform.begin(*self.works[work], **roots)
+
+    def _undisturbed(self) -> None:
+        self.platform.services.s3_mood.write_text("")
+        self.platform.wait_for_nodes(300)
+
+    def _outcome(self) -> dict:
+        """Look at what is there, and delete it, so that the next round begins anew."""
+        done = self.platform.run([str(BIN / "python"), "-c", OUTCOME]).end()
+        return json.loads(next(line for line in done.splitlines() if line.startswith("{")))
+
+
+def last_line(command: Command) -> str:
+    """Return the last line that a command has said."""
+    return (command.told.strip().splitlines() or [""])[-1]
+
+
+def record(rounds: Sequence[Round]) -> None:
+    """Add rounds to the results, with sums over all that are there."""
+    known = json.loads(RESULTS.read_text())["rounds"] if RESULTS.exists() else []
+    rows = [*known, *map(asdict, rounds)]
+    sums = {
+        "command": "make chaos",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "faults": sum(len(row["faults"]) for row in rows),
+        "faults by kind": dict(Counter(name for row in rows for name in row["faults"])),
+        "rounds by tries": dict(Counter(str(row["tries"]) for row in rows)),
+        "rounds that lost something": sum(bool(row["lost"]) for row in rows),
+    }
+    listed = ",\n  ".join(json.dumps(row) for row in rows)
+    RESULTS.write_text(f'{json.dumps(sums, indent=1)[:-2]},\n "rounds": [\n  {listed}\n ]\n}}\n')
+
+
+def main() -> int:
+    """Do the rounds that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--minutes", type=float, default=600, help="begin no round after these")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if reason := topology.why_not():
+        sys.exit(f"no platform here: {reason}")
+    rng, end = random.Random(asked.seed), time.monotonic() + 60 * asked.minutes
+    folder = Path(tempfile.mkdtemp(prefix="qf-chaos-"))
+    done: list[Round] = []
+    with topology.running(folder) as platform:
+        chaos = Chaos(platform, folder / "images")
+        for number in range(asked.rounds):
+            if time.monotonic() > end:
+                break
+            done.append(chaos.round(("build", "study")[number % 2], rng))
+            record(done[-1:])
+            logging.info("%d %s", number + 1, json.dumps(asdict(done[-1])))
+    return int(any(row.lost for row in done))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What goes wrong on a platform, as it can be brought about here."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+
+from tests.cluster.hosts import Host
+from tests.cluster.topology import Command, Topology
+
+NODES = ("one", "two", "three")
+AWAY_S = (10, 30)
+"""The least and the most seconds that a server or a node is away."""
+
+Fault = Callable[[Topology, Command, random.Random], None]
+
+
+def node_killed(platform: Topology, command: Command, rng: random.Random) -> None:
+    """All of a node is gone at once; it comes back as a new one."""
+    name = rng.choice(NODES)
+    platform.hosts[name].kill()
+    platform.start_node(name)
+
+
+def node_cut_off(platform: Topology, command: Command, rng: random.Random) -> None:
+    """A node is off the network for 40 seconds and goes on running."""
+    host = platform.hosts[rng.choice(NODES)]
+    host.cut()
+    time.sleep(40)
+    host.join()
+
+
+def head_killed(platform: Topology, command: Command, rng: random.Random) -> None:
+    """Ray's head is gone, with all that it knew; a new one starts."""
+    platform.hosts["head"].kill()
+    platform.start_head()
+
+
+def process_killed(platform: Topology, command: Command, rng: random.Random) -> None:
+    """A process that does the work on a node is gone: a training worker or a task's."""
+    found = [
+        pid
+        for name in NODES
+        for pid, title in processes_of(platform.hosts[name]).items()
+        if title.startswith("ray::") and not title.startswith("ray::IDLE")
+    ]
+    if found:
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(found), signal.SIGKILL)
+
+
+def command_killed(platform: Topology, command: Command, rng: random.Random) -> None:
+    """The process of the flow is gone, with all that it started on its host."""
+    command.kill()
+
+
+def prefect_away(platform: Topology, command: Command, rng: random.Random) -> None:
+    """Prefect's server is killed, and started again after a while."""
+    _away(platform, "prefect", rng)
+
+
+def mlflow_away(platform: Topology, command: Command, rng: random.Random) -> None:
+    """MLflow's server is killed, and started again after a while."""
+    _away(platform, "mlflow", rng)
+
+
+def postgres_away(platform: Topology, command: Command, rng: random.Random) -> None:
+    """The database of both servers ends without a goodbye, and comes back after a while."""
+    platform.services.database.stop()
+    time.sleep(rng.uniform(*AWAY_S))
+    platform.services.database.start()
+
+
+def s3_frozen(platform: Topology, command: Command, rng: random.Random) -> None:
+    """The object store takes connections and answers nothing for a while."""
+    platform.services.servers["s3"].freeze(rng.uniform(*AWAY_S))
+
+
+def s3_busy(platform: Topology, command: Command, rng: random.Random) -> None:
+    """The object store refuses one request in ten with a 503, from now on."""
+    platform.services.s3_mood.write_text("busy")
+
+
+def s3_slow(platform: Topology, command: Command, rng: random.Random) -> None:
+    """The object store takes 200 ms longer for each request, from now on."""
+    platform.services.s3_mood.write_text("slow")
+
+
+FAULTS: Mapping[str, Fault] = MappingProxyType(
+    {
+        fault.__name__: fault
+        for fault in (
+            node_killed, node_cut_off, head_killed, process_killed, command_killed, prefect_away,
+            mlflow_away, postgres_away, s3_frozen, s3_busy, s3_slow,
+        )
+    }
+)  # fmt: skip
+
+
+def processes_of(host: Host) -> dict[int, str]:
+    """Return the processes of a host: id -> command line."""
+    found = {}
+    for pid in host.pids():
+        with suppress(OSError):
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    return found
+
+
+def _away(platform: Topology, name: str, rng: random.Random) -> None:
+    server = platform.services.servers[name]
+    server.stop()
+    time.sleep(rng.uniform(*AWAY_S))
+    server.start()
