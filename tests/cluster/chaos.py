@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -164,6 +165,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if reason := topology.why_not():
         sys.exit(f"no platform here: {reason}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the platform ends with it
     rng, end = random.Random(asked.seed), time.monotonic() + 60 * asked.minutes
     folder = Path(tempfile.mkdtemp(prefix="qf-chaos-"))
     done: list[Round] = []
