@@ -81,7 +81,7 @@ def register_network(
                 export.module,
                 name=name,
                 input_example=export.input_example,
-                tags={**_tags(recipe, version, result, scores), **same, **export.tags},
+                tags={**_tags(recipe, version, result, scores), **same, **export.facts.tags},
                 run_id=run.run_id,
                 description=model_card(
                     CardFacts(

@@ -56,16 +56,10 @@ def program_loss_db(
     export: NetworkExport, images: Iterable[NamedImage], qfs: Sequence[int]
 ) -> float | None:
     """Return `loss_db` of a program as it is registered; None where it fails in a precision."""
-    program, facts = export.program.module(), export.facts
+    program = export.program.module()
 
     def restorer_in(precision: Precision) -> Restorer:
-        return network_restorer(
-            program,
-            precision=precision,
-            receptive_field=facts.receptive_field,
-            multiple=facts.multiple,
-            takes_table=facts.needs_table,
-        )
+        return network_restorer(program, precision=precision, facts=export.facts)
 
     try:
         return loss_db(in_both_precisions(restorer_in, images, qfs))

@@ -12,9 +12,8 @@ from torch.export import Dim, ExportedProgram
 from models import needs_table
 from pipeline.networks.restorer import Pooling
 from pipeline.served import model
-from pipeline.served.network import ProgramFacts
+from pipeline.served.facts import ProgramFacts
 from storage.registry.consumer_files import ServedCode
-from storage.registry.registered_version import LOSS_TAG
 
 MIN_SIDE = 8
 EXAMPLE_SHAPE = (2, 1, 32, 40)  # a batch of 1 or a square would tie dimensions down
@@ -56,21 +55,6 @@ class NetworkExport:
     """The same computation for any batch of 1 or more and sides of 8 or more."""
     facts: ProgramFacts
     """What the program no longer says of itself."""
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The facts as tags of a registered version.
-
-        `receptive_field` and `multiple` are there only where the program alone can be tiled: one
-        that pools over the image cannot. `bfloat16_loss_db` is there only where it was measured.
-        """
-        tags = {"needs_table": str(self.facts.needs_table)}
-        if self.facts.receptive_field is not None:
-            tags["receptive_field"] = str(self.facts.receptive_field)
-            tags["multiple"] = str(self.facts.multiple)
-        if self.facts.bfloat16_loss_db is not None:
-            tags[LOSS_TAG] = f"{self.facts.bfloat16_loss_db:.5f}"
-        return tags
 
     @property
     def served(self) -> ServedCode:

@@ -221,7 +221,7 @@ def registered(tmp_path_factory):
                 export.module,
                 name=name,
                 input_example=export.input_example,
-                tags={"qfs": str(qf), **export.tags},
+                tags={"qfs": str(qf), **export.facts.tags},
                 run_id=str(study.run_id),
             )
             scores = GateScores(dataset="live1", qfs=(qf,), psnr=psnr, ssim=0.8, psnr_b=28.4)

@@ -250,12 +250,12 @@ def test_what_a_network_loses_is_measured_when_it_is_registered(processor):
 
     recipe = RECIPES["quickres-qf10"]
     export = export_network(load_network(str(shipped_weights()["quickres-qf10"]))[1])
-    assert "bfloat16_loss_db" not in export.tags
+    assert "bfloat16_loss_db" not in export.facts.tags
     measured = with_loss(export, "sample:test", recipe)
-    assert 0 < float(measured.tags["bfloat16_loss_db"]) < LOSS_LIMIT_DB
+    assert 0 < float(measured.facts.tags["bfloat16_loss_db"]) < LOSS_LIMIT_DB
     assert measured.served.facts["bfloat16_loss_db"] == measured.facts.bfloat16_loss_db
     fails = with_loss(export_network(awake("tnrd")), "sample:test", recipe)
-    assert "bfloat16_loss_db" not in fails.tags, "its program asserts float32"
+    assert "bfloat16_loss_db" not in fails.facts.tags, "its program asserts float32"
     processor(None)
     assert with_loss(export, "sample:test", recipe) == export
 
