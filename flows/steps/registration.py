@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
-from flows.reporting.model_cards import CardFacts, model_card
+from flows.reporting.model_cards import model_card
 from flows.runtime import say
 from flows.settings import git_commit, settings
 from pipeline.datasets import references
@@ -84,14 +84,12 @@ def register_network(
                 tags={**_tags(recipe, version, result, scores), **same, **export.facts.tags},
                 run_id=run.run_id,
                 description=model_card(
-                    CardFacts(
-                        name=name,
-                        recipe=recipe,
-                        network=network,
-                        version=version,
-                        result=result,
-                        scores=scores,
-                    )
+                    name=name,
+                    recipe=recipe,
+                    network=network,
+                    version=version,
+                    result=result,
+                    scores=scores,
                 ),
                 served=export.served,
             )
