@@ -10,9 +10,9 @@ from flows.planning.restoring_networks import fetch, networks_for
 from flows.runtime import progress, ray_session, retried_task, say
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.restoring.batch_run import Batch, RestoredBatch
-from pipeline.restoring.one_photograph import MAX_PIXELS
 from pipeline.restoring.photo_names import Kind
 from pipeline.restoring.ray_data import restore_all
+from pipeline.served.photographs import MAX_PIXELS
 from pipeline.timings import timed
 from storage.batches.batch_settings import UsedNetwork
 

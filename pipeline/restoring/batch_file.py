@@ -15,9 +15,10 @@ from pipeline.networks.devices import Precision, PrecisionChoice, best_device, i
 from pipeline.networks.restorer import Restorer, network_restorer
 from pipeline.networks.weights import load_network
 from pipeline.restoring.batch_plan import Photo
-from pipeline.restoring.one_photograph import Network, PhotographRejected, restore_jpeg, when_used
+from pipeline.restoring.one_photograph import Network, restore_jpeg, when_used
 from pipeline.restoring.photo_names import Kind, output_name
 from pipeline.served.facts import ProgramFacts
+from pipeline.served.header import PhotographRejected
 from storage import files
 from storage.batches.batch_settings import UsedNetwork
 from storage.batches.manifest import FileResult

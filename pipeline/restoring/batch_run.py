@@ -17,8 +17,8 @@ from pipeline.restoring.batch_plan import (
     list_photos,
     plan,
 )
-from pipeline.restoring.one_photograph import MAX_PIXELS
 from pipeline.restoring.photo_names import Kind
+from pipeline.served.photographs import MAX_PIXELS
 from storage import files
 from storage.batches.batch_settings import (
     BatchSettings,

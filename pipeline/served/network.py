@@ -9,11 +9,11 @@ from torch import Tensor
 
 from .facts import ProgramFacts
 from .good_jpegs import estimate_qf, reason_to_leave
+from .header import PhotographRejected
 from .photographs import (
     BLANK,
     MAX_PIXELS,
     MIN_SIDE,
-    PhotographRejected,
     left_out,
     padded,
     png_of,
