@@ -1,11 +1,7 @@
 """Tracking: what a study records in a real MLflow, and what happens when MLflow is away."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
@@ -19,9 +15,9 @@ from mlflow.entities import Run
 from storage.tracking.journal import Entry, Journal
 from storage.tracking.server_state import ask_server
 from storage.tracking.tracker import Tracker
+from tests.support.forks import FORKS
 from tests.support.mlflow_servers import new_database, running_server
 from tests.support.processes import free_port
-from tests.support.project import PROJECT
 
 
 @pytest.fixture
@@ -106,30 +102,23 @@ def test_a_run_that_is_left_by_an_error_ends_and_says_why(uri, tmp_path, error, 
     assert type(error).__name__ in runs["child"].data.tags["error"]
 
 
-SLEEPER = """
-import sys, time
-from storage.tracking.server_state import ask_server
-from storage.tracking.tracker import Tracker
-with Tracker(sys.argv[1]) as tracker, tracker.study("study") as study:
-    with study.run("long") as run:
-        print("started", flush=True)
-        time.sleep(60)
-"""
+def sleep_in_a_run(uri: str, started) -> None:
+    with Tracker(uri) as tracker, tracker.study("study") as study, study.run("long"):
+        started.set()
+        time.sleep(600)
 
 
 @pytest.mark.slow
 def test_runs_of_a_killed_process_do_not_stay_running(uri):
-    sleeper = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER, uri], cwd=PROJECT, stdout=subprocess.PIPE
-    )
-    assert sleeper.stdout is not None
-    sleeper.stdout.readline()
+    started = FORKS.Event()
+    sleeper = FORKS.Process(target=sleep_in_a_run, args=(uri, started))
+    sleeper.start()
+    assert started.wait(300)
     with Tracker(uri) as tracker, tracker.study("study", run_name="beside"):
         pass
     assert runs_of(uri, "study")["long"].info.status == "RUNNING"
-    os.kill(sleeper.pid, signal.SIGKILL)
-    sleeper.wait()
-    sleeper.stdout.close()
+    sleeper.kill()
+    sleeper.join()
     with Tracker(uri) as tracker, tracker.study("study", run_name="after"):
         pass
     statuses = {name: run.info.status for name, run in runs_of(uri, "study").items()}
@@ -218,7 +207,7 @@ def test_without_a_server_the_work_goes_on_and_what_was_lost_is_named():
         "run arcnn: end (FINISHED)",
         "run study: end (FINISHED)",
     ]
-    assert seconds < 1
+    assert seconds < 10, "patience of half a second, 300 times"
 
 
 def test_what_could_not_be_recorded_is_kept_in_a_file(tmp_path):
@@ -245,8 +234,8 @@ def test_a_server_that_never_answers_holds_up_nothing():
         start = time.monotonic()
         unrecorded, seconds = run_without_a_server(f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert len(unrecorded) == 7
-        assert seconds < 1
-        assert time.monotonic() - start < 10
+        assert seconds < 10
+        assert time.monotonic() - start < 60  # a request alone may take MLflow 120
 
 
 @pytest.mark.slow
@@ -254,10 +243,13 @@ def test_a_server_that_is_killed_and_comes_back_gets_every_metric_once(tmp_path)
     port = free_port()
     with ExitStack() as servers:
         uri = servers.enter_context(running_server(tmp_path, port))
-        with Tracker(uri, patience_s=30, gather_s=0.05) as tracker, tracker.study("study") as study:
+        with (
+            Tracker(uri, patience_s=120, gather_s=0.05) as tracker,
+            tracker.study("study") as study,
+        ):
             with study.run("first") as run:
                 run.log_metrics({"loss": 1.0}, 0)
-            assert tracker.journal.flush(30)
+            assert tracker.journal.flush(120)
             servers.close()
             with study.run("second") as run:
                 for step in range(1, 1501):
