@@ -198,10 +198,14 @@ def weights(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_command_prints_tables_draws_pictures_and_refuses_bad_input(tmp_path, weights):
+def test_the_command_prints_tables_draws_pictures_and_refuses_bad_input(
+    tmp_path, weights, photographs
+):
     srcnn, other = weights
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photographs[0][1][96:384, 96:384]).save(tmp_path / "photos" / "detail.png")
     command = ("analyze", "downstream", ZOO / "quickres-qf10.safetensors", "--srcnn", srcnn)
-    images = ("--dataset", "sample", "--images", "1")
+    images = ("--dataset", "folder:photos", "--images", "1")
     table, answer, wrong, unknown, beyond, nothing = several(
         tmp_path,
         [
@@ -214,7 +218,7 @@ def test_the_command_prints_tables_draws_pictures_and_refuses_bad_input(tmp_path
         ],
     )
     assert table.code == 0, table.err
-    assert "PSNR in dB after each step: sample, restored by quickres-qf10" in table.out
+    assert "PSNR in dB after each step: folder:photos, restored by quickres-qf10" in table.out
     names = {path.name for path in (tmp_path / "here").iterdir()}
     assert names == {"downstream.csv", "gains.png", *(f"{step}-qf10.png" for step in STEPS)}
     for step in STEPS:
