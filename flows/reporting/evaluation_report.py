@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from shlex import join
 
 from flows.planning.named_networks import OpenNetwork
-from flows.reporting.report_inputs import ScoredNetwork, report_of
+from flows.reporting.report_inputs import report_of
 from flows.settings import settings
 from models import ARCHITECTURES
 from pipeline.evaluation.scores import Comparison, EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
 from pipeline.networks.weights import Origin
+from pipeline.reports.analyses import ScoredNetwork
 from pipeline.reports.report_data import Cost, Curve, Report, ReportedNetwork, cost_of, finite_curve
 from storage.files import StoreError
 from storage.patches.versions import open_store
@@ -75,7 +76,7 @@ def of_evaluation(network: str, opened: OpenNetwork, scores: Sequence[Comparison
         validation_psnr=held_out,
         scores=tuple(scores),
     )
-    return ScoredNetwork(reported=reported, open=lambda: restorer, qfs=opened.qfs)
+    return ScoredNetwork(reported=reported, restorer=restorer, qfs=opened.qfs)
 
 
 def recorded_curves(run_id: str) -> tuple[Curve, Curve]:

@@ -93,6 +93,11 @@ class EvaluationResult:
         return label_of(self.dataset, self.degradation)
 
     @property
+    def own(self) -> "EvaluationResult":
+        """This, as of a `Comparison` it is the network's."""
+        return self
+
+    @property
     def rows(self) -> tuple[MeanScore, ...]:
         """The mean over the images at each quality factor, in the order they were asked for."""
         qfs = dict.fromkeys(score.qf for score in self.per_image)
@@ -133,6 +138,11 @@ class Comparison:
     jpeg: EvaluationResult
     restored: EvaluationResult
     """Of the same dataset and degradation."""
+
+    @property
+    def own(self) -> EvaluationResult:
+        """The network's result."""
+        return self.restored
 
     def gain(self, qf: int, metric: str = "psnr") -> float:
         """Return the mean of a metric after restoration minus that of the JPEG."""

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from storage import files
 from storage.files import StoreError
 
@@ -54,9 +56,7 @@ class BatchSettings:
     @staticmethod
     def from_json(text: str) -> "BatchSettings":
         """Read `to_json` back."""
-        values = json.loads(text)
-        networks = (UsedNetwork(**{**n, "qfs": tuple(n["qfs"])}) for n in values["networks"])
-        return BatchSettings(**{**values, "networks": tuple(networks)})
+        return TypeAdapter(BatchSettings).validate_json(text)
 
 
 def read_settings(outputs: str) -> BatchSettings | None:
@@ -66,8 +66,9 @@ def read_settings(outputs: str) -> BatchSettings | None:
         return BatchSettings.from_json(files.read_bytes(uri).decode())
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{uri} is damaged ({error!r}); name another output folder") from error
+    except ValueError as error:
+        what = " ".join(str(error).split())
+        raise StoreError(f"{uri} is damaged ({what}); name another output folder") from error
 
 
 def check_settings(outputs: str, wanted: BatchSettings, *, new_networks: bool = False) -> None:
