@@ -111,7 +111,8 @@ def choose_details(
     """
     side = _detail_side(original.shape)
     before, after = (
-        _box_sums(_squared_error(original, image), side) for image in (compressed, restored)
+        _box_sums(np.square(original.astype(np.float64) - image), side)
+        for image in (compressed, restored)
     )
     gains = (before - after) / np.sqrt(before + side * side)
     boxes: list[Box] = []
@@ -125,10 +126,6 @@ def choose_details(
 def _detail_side(shape: tuple[int, ...]) -> int:
     fitting = [side for side in DETAIL_SIDES if side <= min(shape) // 4]
     return fitting[0] if fitting else DETAIL_SIDES[-1]
-
-
-def _squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.square(a.astype(np.float64) - b)
 
 
 def _box_sums(values: np.ndarray, side: int) -> np.ndarray:
