@@ -13,7 +13,7 @@ from flows.reporting.score_tables import SPARE
 from pipeline.evaluation.protocol import evaluate
 from pipeline.evaluation.scores import EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
-from storage.registry.gate import COMPARED, Decision, decide
+from storage.registry.gate import COMPARED, Decision, GateScores, decide
 from storage.registry.model_files import RegistryError
 from storage.registry.registered_version import RegisteredVersion, scores_of
 
@@ -74,13 +74,7 @@ def compare(
 
 
 def _recorded(first: RegisteredVersion, second: RegisteredVersion) -> SideBySide:
-    scores = [scores_of(first), scores_of(second)]
-    before, after = scores
-    for version, known in ((first, before), (second, after)):
-        if known is None:
-            raise RegistryError(f"{version.uri} has no recorded gate scores: give a --dataset")
-    assert before is not None
-    assert after is not None
+    before, after = _known(first), _known(second)
     rows: list[dict[str, object]] = [
         {"set": s.label, "": v.uri, **{name: getattr(s, name) for name in COMPARED}}
         for v, s in ((first, before), (second, after))
@@ -89,6 +83,12 @@ def _recorded(first: RegisteredVersion, second: RegisteredVersion) -> SideBySide
         gains = {name: getattr(after, name) - getattr(before, name) for name in COMPARED}
         rows.append({"set": before.label, "": "difference", **gains})
     return SideBySide(rows=rows, decision=decide(after, before))
+
+
+def _known(version: RegisteredVersion) -> GateScores:
+    if (scores := scores_of(version)) is None:
+        raise RegistryError(f"{version.uri} has no recorded gate scores: give a --dataset")
+    return scores
 
 
 def _recorded_qfs(first: RegisteredVersion, second: RegisteredVersion) -> list[int]:
