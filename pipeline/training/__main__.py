@@ -22,7 +22,7 @@ from pipeline.training.loop import train
 from pipeline.training.validation import validation_version
 from storage.checkpoints import CheckpointError
 from storage.files import StoreError
-from storage.patches.shard_writer import source_hashes
+from storage.patches.source_images import source_hashes
 from storage.patches.versions import open_store
 
 logger = logging.getLogger(__name__)
