@@ -172,6 +172,7 @@ def _differences(found: RateDistortion, name: str) -> Row:
 def _readable(row: Row) -> Row:
     gain, saved = row["gain"], row["saved"]
     of_jpeg = row["network"] == JPEG
+    share = f"{100 * saved:.1f} %" if isinstance(saved, float) else "-"
     return {
         "network": row["network"],
         "qf": row["qf"],
@@ -179,7 +180,7 @@ def _readable(row: Row) -> Row:
         "psnr": f"{row['psnr']:.2f}",
         "gain": "" if of_jpeg else f"{gain:+.2f}",
         "ssim": f"{row['ssim']:.4f}",
-        "bits saved": "" if of_jpeg else "-" if saved is None else f"{100 * saved:.1f} %",
+        "bits saved": "" if of_jpeg else share,
     }
 
 
