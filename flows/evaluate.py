@@ -70,7 +70,7 @@ def evaluate(
             }
         )
         scored = [score(network, opened, reference, qf, degradation) for reference in dataset]
-        results = tuple(one.restored if isinstance(one, Comparison) else one for one in scored)
+        results = [one.own for one in scored]
         for result in results:
             recording.log_result(run, result)
             recording.log_published(run, result, opened.architecture)
@@ -102,7 +102,6 @@ def score(
     """Score one network, beside JPEG, on one set at every quality factor; or JPEG alone."""
     with progress(f"evaluate {network} on {dataset}") as update:
         found = score_beside_jpeg(opened, images_of(dataset, update), dataset, qfs, degradation)
-    result = found.restored if isinstance(found, Comparison) else found
-    for row in result.rows:
+    for row in found.own.rows:
         say(f"{row.label} QF{row.qf}: {row.metrics['psnr']:.2f} dB, SSIM {row.metrics['ssim']:.4f}")
     return found

@@ -1,6 +1,6 @@
 """What the analyses of trained networks share: networks, images, folders, tables as files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,9 +14,7 @@ from flows.planning.named_networks import open_network
 from flows.reporting.score_tables import label_of
 from flows.settings import settings
 from pipeline.evaluation.protocol import NamedImage
-from pipeline.evaluation.scores import csv_of
 from pipeline.networks.restorer import Restorer
-from storage import files
 
 Output = Annotated[str | None, Parameter(name=("--output", "-o"))]
 ImageCount = Annotated[int, Field(ge=1)] | None
@@ -62,8 +60,3 @@ def shown_images(dataset: str, count: int | None, title: str) -> Iterator[Iterat
 def folder_of(output: str | None, analysis: str, dataset: str) -> str:
     """Return the folder or URI of an analysis's files: the user's, or one below the reports."""
     return output or str(settings().reports / analysis / label_of(dataset))
-
-
-def write_rows(rows: Sequence[Mapping[str, object]], path: str) -> None:
-    """Write rows of one shape as a CSV file, to a path or URI."""
-    files.write_bytes(path, csv_of(rows))

@@ -9,7 +9,6 @@ from flows.commands.analysis_inputs import (
     folder_of,
     open_networks,
     shown_images,
-    write_rows,
 )
 from flows.console import out, print_json, show_table
 from flows.parameters import QualityFactors, Reference
@@ -30,10 +29,11 @@ from pipeline.evaluation.downstream import (
     steps_of,
 )
 from pipeline.evaluation.downstream import downstream as apply_steps
+from pipeline.evaluation.scores import csv_of
 from pipeline.evaluation.super_resolution import SRCNN_WEIGHTS, srcnn_enlarger
 from pipeline.images.metrics import METRICS
 from pipeline.networks.weights import load_network
-from storage.files import join
+from storage.files import join, write_bytes
 
 Row = dict[str, object]
 
@@ -67,7 +67,7 @@ def downstream(
     with shown_images(dataset, images, "downstream") as loaded:
         found = apply_steps(opened.restorer, steps, loaded, dataset, qf or (10, 20))
     folder = folder_of(output, "downstream", dataset)
-    write_rows(found.rows(), join(folder, "downstream.csv"))
+    write_bytes(join(folder, "downstream.csv"), csv_of(found.rows()))
     chart = bar_chart(
         {f"QF {qf}": [(step, found.gain(step, qf)) for step in found.steps] for qf in found.qfs},
         title=f"What restoring by {opened.name} adds to later steps: {dataset}",

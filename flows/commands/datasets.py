@@ -2,7 +2,7 @@
 
 import sys
 
-from flows.console import out, print_json, show_table, shown
+from flows.console import out, show_rows, shown
 from flows.settings import settings
 from pipeline.datasets import verify as verification
 from pipeline.datasets.fetch import fetch as fetch_files
@@ -32,10 +32,7 @@ def list_datasets(*, json: bool = False) -> None:
                     "what": f"{dataset.description}; {dataset.licence}" if number == 0 else "",
                 }
             )
-    if json:
-        print_json(rows)
-        return
-    show_table(rows, f"datasets below {root}; any folder: folder:PATH")
+    show_rows(rows, f"datasets below {root}; any folder: folder:PATH", json=json)
 
 
 def fetch(name: str, *, base_url: str | None = None) -> None:

@@ -66,7 +66,7 @@ def evaluate(
         made = _report(network, opened, scored, dataset, qf, degradation, report)
     if csv is not None:
         beside = partial(published.printed_rows, opened.architecture)
-        files.write_bytes(csv, scores_csv([_own(one) for one in scored], beside=beside))
+        files.write_bytes(csv, scores_csv([one.own for one in scored], beside=beside))
     return 0 if made else NO_REPORT
 
 
@@ -83,7 +83,7 @@ def _answer(network: str, opened: OpenNetwork, scored: Sequence[Scored], *, json
             [
                 {**row.as_json_row(), "published": published.json_rows(opened.architecture, row)}
                 for one in scored
-                for row in _own(one).rows
+                for row in one.own.rows
             ]
         )
         return
@@ -92,7 +92,7 @@ def _answer(network: str, opened: OpenNetwork, scored: Sequence[Scored], *, json
         for one in scored
         for line in result_rows(
             opened.label,
-            _own(one),
+            one.own,
             opened.architecture,
             one.jpeg if isinstance(one, Comparison) else None,
         )
@@ -122,8 +122,3 @@ def _report(
         return False
     notes.print(f"report {path}", markup=False)
     return True
-
-
-def _own(scored: Scored) -> EvaluationResult:
-    """Return the scores of what was evaluated: the network, or JPEG alone."""
-    return scored.restored if isinstance(scored, Comparison) else scored

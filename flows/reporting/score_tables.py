@@ -45,13 +45,12 @@ def result_rows(
     """
     rows: list[Row] = []
     for row in result.rows:
-        count = "1 image" if row.images == 1 else f"{row.images} images"
         costs = {"bpp": row.bpp, "seconds_per_mpx": row.seconds_per_mpx}
         beside = _published(architecture, row)
         lines: list[tuple[str, Mapping[str, float | str]]] = [
             (label, {**values, **dict.fromkeys(costs, "")}) for label, values in beside
         ]
-        lines.insert(0, (f"{name}, {count}", {**row.metrics, **costs}))
+        lines.insert(0, (f"{name}, {row.told_images}", {**row.metrics, **costs}))
         if before is not None:
             of_jpeg = {**before.row(row.qf).metrics, "bpp": row.bpp, "seconds_per_mpx": ""}
             lines.insert(0, (JPEG_ROW, of_jpeg))
@@ -85,15 +84,8 @@ def _rows(
 
 
 def _rounded(values: Mapping[str, float | str]) -> Row:
+    digits = {name: METRICS[name].digits if name in METRICS else COST_DIGITS for name in values}
     return {
-        name: value if isinstance(value, str) else _round(value, _digits_of(name))
+        name: value if isinstance(value, str) else round(value, digits[name]) + 0.0  # no -0.0
         for name, value in values.items()
     }
-
-
-def _digits_of(column: str) -> int:
-    return METRICS[column].digits if column in METRICS else COST_DIGITS
-
-
-def _round(value: float, digits: int) -> float:
-    return round(value, digits) + 0.0  # no -0.0

@@ -11,7 +11,7 @@ protocol.
 import argparse
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -117,30 +117,26 @@ def score(
     return compare(restorer, load_images(sources), dataset, qfs, degradation, precision)
 
 
-def log_rejection(image: str, reason: str) -> None:
+def _warn(image: str, reason: str) -> None:
     """Warn that an image takes no part in an evaluation."""
     logger.warning("%s is left out of the evaluation: %s", image, reason)
 
 
-def load_images(
-    sources: Iterable[references.SourceImage],
-    *,
-    on_reject: Callable[[str, str], None] = log_rejection,
-) -> Iterator[NamedImage]:
+def load_images(sources: Iterable[references.SourceImage]) -> Iterator[NamedImage]:
     """Yield name and luma of every source that can be evaluated, one at a time.
 
     Files that cannot be read, images that `pipeline.images.luma` rejects and those below 8x8 pixels
-    are given to `on_reject` (name, reason) and left out.
+    are left out, with a warning.
     """
     for source in sources:
         try:
             luma = read_luma(files.read_bytes(source.uri), source.name)
         except (ImageRejected, OSError) as error:
-            on_reject(source.name, str(error))
+            _warn(source.name, str(error))
             continue
         if min(luma.shape) < MIN_SIDE:
             height, width = luma.shape
-            on_reject(source.name, f"too small: {width}x{height}, {MIN_SIDE}x{MIN_SIDE} needed")
+            _warn(source.name, f"too small: {width}x{height}, {MIN_SIDE}x{MIN_SIDE} needed")
             continue
         yield source.name, luma
 
@@ -185,7 +181,7 @@ def _pairs(images: Iterable[NamedImage], degradation: Protocol) -> Iterator[tupl
         if degradation == "rescaled":
             height, width = rescaled_shape(*luma.shape)
             if min(height, width) < MIN_SIDE:
-                log_rejection(name, f"too small: {width}x{height} when rescaled")
+                _warn(name, f"too small: {width}x{height} when rescaled")
                 continue
         yield name, before_jpeg(luma, degradation)
 

@@ -75,6 +75,11 @@ class MeanScore:
         """What was evaluated: the dataset, with its degradation unless it is the standard one."""
         return label_of(self.dataset, self.degradation)
 
+    @property
+    def told_images(self) -> str:
+        """How many images, in words: `29 images`."""
+        return "1 image" if self.images == 1 else f"{self.images} images"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
@@ -91,6 +96,11 @@ class EvaluationResult:
     def label(self) -> str:
         """What was evaluated: the dataset, with its degradation unless it is the standard one."""
         return label_of(self.dataset, self.degradation)
+
+    @property
+    def own(self) -> "EvaluationResult":
+        """This, as of a `Comparison` it is the network's."""
+        return self
 
     @property
     def rows(self) -> tuple[MeanScore, ...]:
@@ -134,6 +144,11 @@ class Comparison:
     restored: EvaluationResult
     """Of the same dataset and degradation."""
 
+    @property
+    def own(self) -> EvaluationResult:
+        """The network's result."""
+        return self.restored
+
     def gain(self, qf: int, metric: str = "psnr") -> float:
         """Return the mean of a metric after restoration minus that of the JPEG."""
         if metric not in METRICS:
@@ -157,9 +172,8 @@ class Comparison:
         for row in self.restored.rows:
             before = self.jpeg.row(row.qf)
             gains = {name: self.gain(row.qf, name) for name in METRICS}
-            count = "1 image" if row.images == 1 else f"{row.images} images"
             lines += [
-                f"{row.label} QF{row.qf}, {count}{in_other}",
+                f"{row.label} QF{row.qf}, {row.told_images}{in_other}",
                 _line("JPEG", before.metrics) + f"{before.bpp:9.3f}",
                 _line("restored", row.metrics) + f"{row.bpp:9.3f}{row.seconds_per_mpx:9.3f}",
                 _line("gain", gains, sign="+"),

@@ -204,18 +204,21 @@ def test_a_network_from_outside_is_moved_and_scored_at_8x8(tmp_path):
     assert table.jpeg.row(10).metrics["psnr"] == psnr(tiny, compress(tiny, 10)[0])
 
 
-def test_images_that_cannot_be_scored_are_left_out_and_named(tmp_path, crops):
+def test_images_that_cannot_be_scored_are_left_out_and_named(tmp_path, crops, caplog):
     Image.fromarray(crops[0][1]).save(tmp_path / "good.png")
     Image.fromarray(np.zeros((7, 20), np.uint8)).save(tmp_path / "small.png")
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     sources = references.list_images(f"folder:{tmp_path}", root=tmp_path, purpose="evaluate")
     missing = references.SourceImage(name="gone.png", uri=str(tmp_path / "gone.png"))
-    rejected: dict[str, str] = {}
-    images = list(load_images([*sources, missing], on_reject=rejected.__setitem__))
+    images = list(load_images([*sources, missing]))
     assert [Path(name).name for name, _ in images] == ["good.png"]
-    reasons = {Path(name).name: reason for name, reason in rejected.items()}
-    assert sorted(reasons) == ["broken.png", "gone.png", "small.png"]
-    assert reasons["small.png"] == "too small: 20x7, 8x8 needed"
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.partition(" ")[0] for message in told] == [
+        "broken.png",
+        "small.png",
+        "gone.png",
+    ]
+    assert told[1].endswith("left out of the evaluation: too small: 20x7, 8x8 needed")
 
 
 def test_bad_questions_are_refused_with_the_choices(crops):
