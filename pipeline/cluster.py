@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ITEM_LENGTH = 600
+STOP_S = 0.5
+"""Seconds between looks for a stop."""
 _connecting = threading.Lock()
 _joined = False
 
@@ -115,21 +118,30 @@ def cluster_gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def ray_map(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def ray_map(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    gpus: float = 0,
+    stop: threading.Event | None = None,
+) -> Iterator[R]:
     """Yield `function(item)` for every item, in the order in which they finish.
 
-    A task whose worker dies runs again by itself, so the function must be idempotent. Only a few
-    tasks a core are in flight, more as the cluster grows. When the caller stops early or a task
-    fails, the rest is cancelled. No items need no cluster.
+    Each task has a core and `gpus`, 1 or a share of one. A task whose worker dies runs again by
+    itself, so the function must be idempotent. Only a few tasks a core are in flight, more as the
+    cluster grows. When the caller stops early or a task fails, the rest is cancelled. No items need
+    no cluster. Raises CancelledError once another thread has set `stop`.
     """
     if items:
         connect(None)
-        yield from _mapped(function, items)
+        yield from _mapped(function, items, gpus, stop or threading.Event())
 
 
-def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def _mapped(
+    function: Callable[[T], R], items: Sequence[T], gpus: float, stop: threading.Event
+) -> Iterator[R]:
     task = ray.remote(_call).options(
-        max_retries=4, retry_exceptions=[ConnectionError, TimeoutError]
+        num_gpus=gpus, max_retries=4, retry_exceptions=[ConnectionError, TimeoutError]
     )
     shared = ray.put(function)
     waiting = iter(items)
@@ -141,7 +153,7 @@ def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
                 running[task.remote(shared, item)] = item
             if not running:
                 return
-            (done, *_), _ = ray.wait(list(running))
+            done = _first_done(list(running), stop)
             item = running.pop(done)
             try:
                 result = ray.get(done)
@@ -156,6 +168,13 @@ def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
+
+
+def _first_done(running: list[ray.ObjectRef], stop: threading.Event) -> ray.ObjectRef:
+    while not (done := ray.wait(running, timeout=STOP_S)[0]):
+        if stop.is_set():
+            raise CancelledError("stopped")
+    return done[0]
 
 
 def _call(function: Callable[[T], R], item: T) -> R:

@@ -14,7 +14,7 @@ from flows.steps import recording
 from flows.steps.registration import parts_json, register_network
 from flows.steps.reuse import find_trained
 from flows.steps.scoring import score_network
-from pipeline.cluster import cluster_gpus
+from pipeline.cluster import cluster_gpus, may_grow
 from pipeline.evaluation.scores import Comparison
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import Recipe
@@ -137,8 +137,9 @@ def score_and_register(
     state: Literal["trained", "reused"] = "trained",
 ) -> TrainedModel:
     """Score trained weights on every set, and register them; all of it recorded in `run`."""
+    gpus = gpus_a_worker(plan) if may_grow() else 0
     scores = {
-        dataset: score_network(recipe, result.weights, dataset, plan.stop)
+        dataset: score_network(recipe, result.weights, dataset, plan.stop, gpus)
         for dataset in plan.evaluate_on
     }
     with timed("draw pictures"):
