@@ -13,7 +13,13 @@ from storage import files
 from storage.files import TEMPORARY, StoreError
 from storage.patches.schema import pixel_columns
 from storage.patches.shard_reader import read_rows, shard_is_whole
-from storage.patches.versions import ShardEntry, StoreVersion, open_store, version_numbers
+from storage.patches.versions import (
+    SUFFIX,
+    ShardEntry,
+    StoreVersion,
+    open_store,
+    version_numbers,
+)
 
 GRACE_S = 3600.0
 VERIFIED = "VERIFIED"
@@ -103,13 +109,13 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     numbers = version_numbers(uri)
     older = [number for number in numbers if number < current]
     dropped = tuple(older[: max(0, len(older) - keep + 1)])
-    kept_names = _shard_names(uri, [number for number in numbers if number not in dropped])
-    named = kept_names | _shard_names(uri, [n for n in dropped if _readable(uri, n)])
+    kept_names = _files_of(uri, [number for number in numbers if number not in dropped])
+    named = kept_names | _files_of(uri, [n for n in dropped if _readable(uri, n)])
     doomed = [files.join(uri, "versions", f"{number}.json") for number in dropped]
-    for folder in ("versions", "shards"):
+    for folder in ("versions", "shards", "sources"):
         for name in files.list_names(files.join(uri, folder)):
             path = files.join(uri, folder, name)
-            orphan = name not in named if folder == "shards" else name.startswith(TEMPORARY)
+            orphan = name.startswith(TEMPORARY) if folder == "versions" else name not in named
             if (orphan and _age_s(path) > grace_s) or (name in named and name not in kept_names):
                 doomed.append(path)
     size = sum(files.size_of(path) or 0 for path in doomed)
@@ -119,10 +125,25 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     return Removed(versions=dropped, files=len(doomed), bytes=size)
 
 
-def _shard_names(uri: str, numbers: list[int]) -> set[str]:
-    return {
-        f"{shard.key}.parquet" for number in numbers for shard in open_store(uri, number).shards
-    }
+def remove_leftovers(uri: str, grace_s: float = GRACE_S) -> int:
+    """Remove what killed builds were writing more than `grace_s` ago; return the files."""
+    found = [
+        files.join(uri, folder, name)
+        for folder in ("versions", "shards", "sources")
+        for name in files.list_names(files.join(uri, folder))
+        if name.startswith(TEMPORARY)
+    ]
+    old = [path for path in found if _age_s(path) > grace_s]
+    for path in old:
+        files.delete(path)
+    return len(old)
+
+
+def _files_of(uri: str, numbers: list[int]) -> set[str]:
+    """Return the names of all files that versions name, in whatever folder."""
+    versions = [open_store(uri, number) for number in numbers]
+    shards = {f"{shard.key}{SUFFIX}" for version in versions for shard in version.shards}
+    return shards | {f"{version.dataset_fingerprint}{SUFFIX}" for version in versions}
 
 
 def _readable(uri: str, number: int) -> bool:
