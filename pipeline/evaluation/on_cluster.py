@@ -1,5 +1,6 @@
 """Score a network on a Ray cluster, a task an image: what `compare` gives in one process."""
 
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,7 @@ from threading import Event
 
 from torch import nn
 
-from pipeline.cluster import ray_map
+from pipeline.cluster import ClusterError, ray_map
 from pipeline.datasets.references import SourceImage
 from pipeline.evaluation.protocol import (
     load_images,
@@ -17,6 +18,7 @@ from pipeline.evaluation.protocol import (
 )
 from pipeline.evaluation.scores import Comparison, ImageScore
 from pipeline.images.degrade import Protocol
+from pipeline.networks.code_fingerprint import evaluation_fingerprint
 from pipeline.networks.devices import best_device
 from pipeline.networks.restorer import network_restorer
 
@@ -45,9 +47,9 @@ def compare_on_cluster(
 
     Each task asks for a core and for `gpus`, 1 or a share of one. `on_image` is told how many
     images are done. Raises what `compare` raises, ClusterError when workers are lost again and
-    again, and CancelledError once another thread has set `stop`.
+    again or a node would find other scores, and CancelledError once another thread has set `stop`.
     """
-    score = partial(_score, network, tuple(qfs), degradation)
+    score = partial(_score, network, tuple(qfs), degradation, evaluation_fingerprint())
     scored: dict[int, _Scored] = {}
     for number, found in ray_map(score, list(enumerate(sources)), gpus=gpus, stop=stop):
         scored[number] = found
@@ -67,8 +69,17 @@ def compare_on_cluster(
 
 
 def _score(
-    network: nn.Module, qfs: Sequence[int], degradation: Protocol, item: tuple[int, SourceImage]
+    network: nn.Module,
+    qfs: Sequence[int],
+    degradation: Protocol,
+    fingerprint: str,
+    item: tuple[int, SourceImage],
 ) -> tuple[int, _Scored]:
+    if evaluation_fingerprint() != fingerprint:
+        raise ClusterError(
+            f"node {socket.gethostname()} has code, a torch or a JPEG library that may give other "
+            "scores: install there what the flow's process has"
+        )
     number, source = item
     rejected: list[tuple[str, str]] = []
     images = load_images([source], on_reject=lambda *told: rejected.append(told))
