@@ -4,12 +4,14 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from itertools import islice
 from typing import Any, TypeVar
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -19,6 +21,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ITEM_LENGTH = 600
+ANSWER_S = 5.0
+"""Seconds that the cluster has to tell its state."""
 STOP_S = 0.5
 """Seconds between looks for a stop."""
 _connecting = threading.Lock()
@@ -95,6 +99,23 @@ def nodes() -> list[dict[str, float]]:
     """Return what each living node has in all, free or not, by the resource's name."""
     connect(None)
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def is_out_of_reach(resources: Mapping[str, float]) -> bool:
+    """Tell whether a node with these, which were asked for, will never come, as far as is known.
+
+    Ray's autoscaler says so, in its second version, of what none of its node types has.
+    """
+    reply = GetClusterStatusReply()
+    try:
+        gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+        reply.ParseFromString(gcs.get_cluster_status(ANSWER_S))
+    except RayError:
+        return False
+    state = reply.autoscaling_state
+    asked = [*state.infeasible_resource_requests]
+    asked += [one for gang in state.infeasible_gang_resource_requests for one in gang.requests]
+    return any(dict(one.resources_bundle) == dict(resources) for one in asked)
 
 
 def beside_the_driver() -> dict[str, Any]:

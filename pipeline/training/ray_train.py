@@ -24,7 +24,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import LoggingConfig, RunConfig, ScalingConfig
 
-from pipeline.cluster import ClusterError, beside_the_driver, may_grow, nodes
+from pipeline.cluster import ClusterError, beside_the_driver, is_out_of_reach, may_grow, nodes
 from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
 from pipeline.training.job import Record, TrainingJob, TrainingResult
 from pipeline.training.ray_worker import Begun, News, fit, made_with
@@ -323,8 +323,16 @@ def _each(scaling: ScalingConfig) -> dict[str, float]:
 
 def _waiting(scaling: ScalingConfig, since: float) -> str:
     """Tell what a training has asked for that has not begun, and what of it the cluster has."""
-    each = _each(scaling)
-    kind = f" on {scaling.accelerator_type}" if scaling.accelerator_type else ""
+    each, kind, never = _each(scaling), "", ""
+    wanted_node = dict(each)
+    if scaling.accelerator_type:
+        kind = f" on {scaling.accelerator_type}"
+        wanted_node[f"accelerator_type:{scaling.accelerator_type}"] = 0.001  # as Ray asks for it
+    if is_out_of_reach(wanted_node):
+        never = (
+            ": no node type of the cluster has that, so it will not begin. Choose another "
+            "accelerator, or add such nodes"
+        )
     cluster, free = ray.cluster_resources(), ray.available_resources()
     there = ", ".join(f"{free.get(n, 0):g} of {cluster.get(n, 0):g} {n} free" for n in each)
     wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items())
@@ -332,7 +340,7 @@ def _waiting(scaling: ScalingConfig, since: float) -> str:
     many = f"{most}" if least == most else f"{least} to {most}"
     return (
         f"has not begun since {time.strftime('%H:%M:%S', time.localtime(since))}: it asks for "
-        f"{many} x {wanted}{kind}; in the cluster {there}"
+        f"{many} x {wanted}{kind}; in the cluster {there}{never}"
     )
 
 
