@@ -75,6 +75,7 @@ def train(
     evaluate_on: References | None = None,
     initial_weights: str | None = None,
     workers: Workers | None = None,
+    min_workers: Workers | None = None,
     threads: Threads | None = None,
     accelerator: Accelerator = "auto",
     gpus_per_worker: GpusPerWorker = 1.0,
@@ -94,6 +95,8 @@ def train(
         initial_weights: URI of the safetensors that the first layers are taken from; by default
             those of the registered model of the recipe that this one starts from
         workers: training workers (default: QFACTORY_WORKERS)
+        min_workers: of a cluster, how few of them a training begins or goes on with while nodes
+            come and go; the steps stay the same (default: all)
         threads: CPU threads of a worker (default: all that this training can have)
         accelerator: what to compute on: `auto` takes GPUs if enough of them are there now, `gpu` or
             a type such as `A100` waits for them, `cpu` leaves them alone
@@ -115,6 +118,7 @@ def train(
     plan = TrainingPlan(
         evaluate_on=tuple(evaluate_on or default_sets(version.dataset)),
         workers=workers or settings().workers,
+        min_workers=min_workers,
         threads=threads,
         accelerator=accelerator,
         gpus_per_worker=gpus_per_worker,

@@ -44,6 +44,12 @@ def initial_network(job: TrainingJob) -> nn.Module:
     return network
 
 
+def normalises_batch(recipe: Recipe) -> bool:
+    """Tell whether what a patch gives in training depends on the others of its batch."""
+    network = build_model(recipe.architecture, recipe.options)
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
 def agreed_checkpoint(folder: str, world: World) -> Checkpoint | None:
     """Return the checkpoint that rank 0 resumes from, on every rank."""
     if world.size == 1:

@@ -3,7 +3,7 @@
 import os
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 RAY = ("raylet", "gcs_server", "ray::")
@@ -33,13 +33,17 @@ def free_port() -> int:
 
 def services_of(folder: str | Path, names: Sequence[str] = (*RAY, PREFECT)) -> list[str]:
     """Return the command lines of running services whose environment names a folder."""
-    found = []
+    commands = [command for _, command in processes_of(folder)]
+    return [command for command in commands if any(name in command for name in names)]
+
+
+def processes_of(folder: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield id and command line of the processes whose environment names a folder."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             owned = str(folder).encode() in (process / "environ").read_bytes()
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if owned and any(name in command for name in names):
-            found.append(command)
-    return found
+        if owned:
+            yield int(process.name), command

@@ -1,18 +1,23 @@
 """Trainings on a cluster whose nodes die and come while they run."""
 
+import queue
 import re
 import socket
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 
 import pytest
 import ray
+import torch
 from ray.cluster_utils import Cluster
 
 from pipeline import cluster as connection
 from pipeline.training import ray_train, ray_worker
 from pipeline.training.job import TrainingError, World
+from pipeline.training.loop import train
 from pipeline.training.ray_train import cluster_room, run_training
-from tests.support.training_recipes import RECIPE, STAGE, make_job, make_store
+from tests.support.training_recipes import RECIPE, STAGE, UNEVEN, make_job, make_store
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +30,9 @@ def cluster():
     connection.disconnect()
     quickly = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": quickly}
-    made = Cluster(initialize_head=True, head_node_args=head)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")  # for a node that is lost then
+        made = Cluster(initialize_head=True, head_node_args=head)
     connection.connect(made.address)
     yield made
     connection.disconnect()
@@ -35,7 +42,7 @@ def cluster():
 @pytest.fixture
 def add_node(cluster):
     """Return a function that adds a node of one core; after the test they are all gone."""
-    yield lambda **resources: cluster.add_node(num_cpus=1, **resources)
+    yield lambda **resources: cluster.add_node(**{"num_cpus": 1, **resources})
     for node in [*cluster.worker_nodes]:
         cluster.remove_node(node, allow_graceful=False)
 
@@ -45,9 +52,9 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("lost_nodes"))
 
 
-def train_on(store, folder, recipe=RECIPE_OF_SECONDS, **options):
+def train_on(store, folder, recipe=RECIPE_OF_SECONDS, *, workers=1, **options):
     job = make_job(store, folder / "out", recipe, checkpoint_every_s=0.2)
-    return run_training(job, name="test", storage=str(folder / "ray"), **options)
+    return run_training(job, workers=workers, name="test", storage=str(folder / "ray"), **options)
 
 
 def nodes_of_workers():
@@ -88,6 +95,53 @@ def test_a_training_of_two_nodes_outlives_those_it_is_on_and_others(
     assert steps == [record.step for record in result.history]
 
 
+def test_workers_come_and_go_with_their_nodes_and_take_the_steps_of_the_plain_loop(
+    cluster, add_node, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_train, "RESIZE_S", 0.0)
+    recipe = replace(UNEVEN, stages=(replace(UNEVEN.stages[0], steps=20_000),))
+    first, changes, told, seen, stop = add_node(num_gpus=1), [], [], [], Event()
+    turns = [
+        lambda: add_node(num_gpus=1),
+        lambda: cluster.remove_node(first, allow_graceful=False),
+        stop.set,
+    ]
+
+    def change_nodes(record):
+        seen.append(record)
+        if len(changes) < len(sizes()):
+            changes.append(turns[len(changes)]())
+
+    def sizes():
+        return [int(found[1]) for found in (re.search(r"trains on (\d)", t) for t in told) if found]
+
+    with pytest.raises(CancelledError):
+        train_on(
+            store,
+            tmp_path,
+            recipe,
+            workers=2,
+            min_workers=1,
+            gpus=1,
+            device="cpu",
+            on_record=change_nodes,
+            on_notice=told.append,
+            stop=stop,
+        )
+    assert sizes() == [1, 2, 1]
+    plain = []
+
+    def until_there(record):
+        plain.append(record)
+        if len(plain) == len(seen):
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        train(make_job(store, tmp_path / "plain", recipe), on_record=until_there)
+    assert [record.step for record in seen] == [record.step for record in plain]
+    assert [record.loss for record in seen] == pytest.approx([r.loss for r in plain], rel=1e-4)
+
+
 def test_what_is_asked_for_is_waited_for_until_a_node_brings_it(
     add_node, store, tmp_path, monkeypatch
 ):
@@ -100,10 +154,59 @@ def test_what_is_asked_for_is_waited_for_until_a_node_brings_it(
         if len(notices) == 1:
             add_node(num_gpus=1)
 
-    result = train_on(store, tmp_path, RECIPE, workers=1, gpus=0.5, on_notice=tell)
+    result = train_on(store, tmp_path, RECIPE, gpus=0.5, device="cpu", on_notice=tell)
     assert result.finished
     told = r"small-qf10 has not begun since .*: it asks for 1 x 1 CPU and 0.5 GPU; .*, 0 of 0 GPU"
     assert re.match(told, notices[0])
+
+
+def test_four_small_trainings_share_a_gpu_and_a_fifth_says_that_it_waits_for_it(
+    add_node, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_train, "WAIT_TOLD_S", 0.5)
+    add_node(num_cpus=5, num_gpus=1)
+    notices, begun = queue.Queue(), queue.Queue()
+    stops = {name: Event() for name in "abcde"}
+
+    def training(name):
+        def tell(record):
+            begun.put(name)
+            stops[name].wait()
+
+        with pytest.raises(CancelledError):
+            train_on(
+                store,
+                tmp_path / name,
+                RECIPE_OF_SECONDS,
+                gpus=0.25,
+                device="cpu",
+                on_record=tell,
+                on_notice=lambda notice: notices.put((name, notice)),
+                stop=stops[name],
+            )
+
+    with ThreadPoolExecutor(5) as threads:
+        trainings = threads.map(training, stops)
+        at_once = {begun.get(timeout=120) for _ in range(4)}
+        (waiting,) = {*stops} - at_once
+        while (told := notices.get(timeout=60)) and told[0] != waiting:
+            pass
+        assert "asks for 1 x 1 CPU and 0.25 GPU; in the cluster 1 of 5 CPU free, 0 of 1" in told[1]
+        assert begun.empty()
+        stops[at_once.pop()].set()
+        assert begun.get(timeout=120) == waiting
+        for stop in stops.values():
+            stop.set()
+        list(trainings)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+def test_a_gpu_that_torch_does_not_see_is_refused_by_its_node(add_node, store, tmp_path):
+    add_node(num_gpus=1)
+    with pytest.raises(
+        TrainingError, match=rf"{socket.gethostname()} has a GPU for Ray that torch"
+    ):
+        train_on(store, tmp_path, gpus=1)
 
 
 def test_a_node_with_other_versions_is_refused_by_its_name(store, tmp_path):
