@@ -26,6 +26,7 @@ from pipeline.datasets.sources import (
 from pipeline.images.jpeg import quantization_table
 from pipeline.images.luma import ImageRejected, read_luma
 from pipeline.patches.cut import patch_blocks, shape_to_cut
+from pipeline.prometheus import PATCHES, REJECTS, SHARDS, count
 from storage import files
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
@@ -57,6 +58,8 @@ class ShardTask:
     spec: PatchSpec
     images: tuple[ScannedImage, ...]
     store_uri: str
+    dataset: str
+    """Its reference, for the counters alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +116,12 @@ def build_shard(task: ShardTask) -> ShardEntry:
                 continue
             for block in patch_blocks(luma, task.spec):
                 writer.add(image.name, block.y, block.x, block.pixels)
-        return writer.finish(task.key)
+        entry = writer.finish(task.key)
+    tags = {"dataset": task.dataset}
+    count(SHARDS, 1, tags)
+    count(PATCHES, entry.rows, tags)
+    count(REJECTS, len(entry.rejected), tags)
+    return entry
 
 
 def build_store(
@@ -137,7 +145,9 @@ def build_store(
     previous = _previous_version(uri, spec)
     usable, rejected = split_duplicates(scanned)
     tasks = [
-        ShardTask(key=shard_key(spec, group), spec=spec, images=group, store_uri=uri)
+        ShardTask(
+            key=shard_key(spec, group), spec=spec, images=group, store_uri=uri, dataset=dataset
+        )
         for group in group_images(usable)
     ]
     known = {shard.key: shard for shard in previous.shards} if previous else {}

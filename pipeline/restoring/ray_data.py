@@ -21,7 +21,14 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from pipeline.cluster import beside_the_driver, cluster_cpus, cluster_gpus, may_grow
+from pipeline.cluster import (
+    beside_the_driver,
+    cluster_cpus,
+    cluster_gpus,
+    may_grow,
+    tell_prometheus,
+)
+from pipeline.prometheus import PHOTOGRAPHS, count
 from pipeline.restoring.batch_file import (
     BatchJob,
     NetworkSource,
@@ -111,6 +118,7 @@ class _Worker:
 
     def __init__(self, run: _Run) -> None:
         torch.set_num_threads(1)
+        tell_prometheus()
         self._run = run
         self._networks: Sequence[Network] = ()
 
@@ -153,6 +161,8 @@ class _Worker:
         append(self._run.job.outputs, results)
         states = {result.input: result.state for result in results}
         self._ask(self._run.ledger.finish.remote(states))
+        for state, number in Counter(states.values()).items():
+            count(PHOTOGRAPHS, number, {"state": state})
 
     @staticmethod
     def _ask(answer: ray.ObjectRef) -> Any:  # noqa: ANN401 - whatever the ledger says
@@ -167,6 +177,7 @@ def _restore(
     if unnameable := [photo for photo in todo if not photo.nameable]:
         append(run.job.outputs, [rejection(photo, run.job, NO_TEXT) for photo in unnameable])
         states["rejected"] = len(unnameable)
+        count(PHOTOGRAPHS, len(unnameable), {"state": "rejected"})
     if nameable := [photo for photo in todo if photo.nameable]:
         for state in _map(nameable, run):
             states[state] += 1

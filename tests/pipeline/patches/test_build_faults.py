@@ -197,7 +197,11 @@ def test_a_machine_with_another_jpeg_library_builds_nothing(tmp_path, monkeypatc
     photos = image_folder(tmp_path / "photos", 2)
     images = scan_images(list_images(f"folder:{photos}", root=None, purpose="train"))
     task = ShardTask(
-        key=shard_key(SPEC, images), spec=SPEC, images=images, store_uri=str(tmp_path / "store")
+        key=shard_key(SPEC, images),
+        spec=SPEC,
+        images=images,
+        store_uri=str(tmp_path / "store"),
+        dataset="photos",
     )
     monkeypatch.setattr(module, "_jpeg_library", lambda: "libjpeg 6b")
     told = rf"{socket.gethostname()} has libjpeg 6b and pillow .*, which give other pixels"

@@ -37,6 +37,7 @@ from storage.batches import manifest
 from storage.batches.batch_settings import UsedNetwork
 from storage.batches.manifest import FileResult, append, merge, read_results
 from storage.files import StoreError
+from tests.support.endpoint import counted, counted_in_time
 from tests.support.processes import services_of
 from tests.support.project import PROJECT
 from tests.support.store_images import texture
@@ -344,9 +345,12 @@ def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
     (photos / "half.jpg").write_bytes(jpeg(99, (200, 300))[:1500])
     (photos / "notes.txt").write_text("not a photograph")
     (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg(98))
-    seen = []
+    states = [("qfactory_photographs_total", state) for state in ("done", "failed", "rejected")]
+    before, seen = counted(), []
     report = restore_all(batch(photos, tmp_path / "out"), on_progress=seen.append)
     assert (report.restored, report.failed, report.skipped) == (13, 4, 0)
+    after = counted_in_time(states)
+    assert [after.get(one, 0) - before.get(one, 0) for one in states] == [13, 1, 3]
     assert (seen[-1].done, seen[-1].failed, seen[-1].total) == (13, 4, 17)
     reasons = {failed.input: failed.reason for failed in report.failures}
     assert reasons.keys() == {"garbage.jpg", "gone.jpg", "print.jpg", "caf\\xe9.jpg"}
