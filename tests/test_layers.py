@@ -87,7 +87,7 @@ here without being seen."""
 MOST_ENTRIES = 12
 MORE_ENTRIES = {
     "flows": 16,
-    "flows/commands": 18,
+    "flows/commands": 19,
     "models": 22,
     "pipeline": 16,
     "pipeline/recipes": 18,

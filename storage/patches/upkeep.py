@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from storage import files
-from storage.files import TEMPORARY, StoreError
+from storage.files import TEMPORARY, StoredFile, StoreError
 from storage.patches.schema import pixel_columns
 from storage.patches.shard_reader import read_rows, shard_is_whole
 from storage.patches.versions import ShardEntry, StoreVersion, open_store, version_numbers
@@ -105,18 +105,37 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     dropped = tuple(older[: max(0, len(older) - keep + 1)])
     kept_names = _shard_names(uri, [number for number in numbers if number not in dropped])
     named = kept_names | _shard_names(uri, [n for n in dropped if _readable(uri, n)])
-    doomed = [files.join(uri, "versions", f"{number}.json") for number in dropped]
-    for folder in ("versions", "shards"):
-        for name in files.list_names(files.join(uri, folder)):
-            path = files.join(uri, folder, name)
-            orphan = name not in named if folder == "shards" else name.startswith(TEMPORARY)
-            if (orphan and _age_s(path) > grace_s) or (name in named and name not in kept_names):
-                doomed.append(path)
-    size = sum(files.size_of(path) or 0 for path in doomed)
+    gone = {*(f"{number}.json" for number in dropped), *(named - kept_names)}
+    doomed = [
+        file
+        for folder in ("versions", "shards")
+        for file in files.list_files(files.join(uri, folder))
+        if _name(file) in gone
+    ]
+    doomed += _unnamed(uri, named, grace_s)
     if not dry_run:
-        for path in doomed:
-            files.delete(path)
-    return Removed(versions=dropped, files=len(doomed), bytes=size)
+        for file in doomed:
+            files.delete(file.uri)
+    return Removed(versions=dropped, files=len(doomed), bytes=sum(file.bytes for file in doomed))
+
+
+def orphans(uri: str, *, grace_s: float = GRACE_S) -> list[StoredFile]:
+    """Return the files that no version at all names and that are older than `grace_s` seconds.
+
+    Raises StoreError when a version file is damaged.
+    """
+    return _unnamed(uri, _shard_names(uri, version_numbers(uri)), grace_s)
+
+
+def _unnamed(uri: str, named: set[str], grace_s: float) -> list[StoredFile]:
+    versions, shards = (files.list_files(files.join(uri, f)) for f in ("versions", "shards"))
+    unnamed = [file for file in versions if _name(file).startswith(TEMPORARY)]
+    unnamed += [file for file in shards if _name(file) not in named]
+    return [file for file in unnamed if file.modified < time.time() - grace_s]
+
+
+def _name(file: StoredFile) -> str:
+    return file.uri.rpartition("/")[2]
 
 
 def _shard_names(uri: str, numbers: list[int]) -> set[str]:
@@ -131,7 +150,3 @@ def _readable(uri: str, number: int) -> bool:
     except StoreError:
         return False
     return True
-
-
-def _age_s(path: str) -> float:
-    return time.time() - files.modified_at(path)
