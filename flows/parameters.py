@@ -87,8 +87,8 @@ StopAfter = Annotated[
     str,
     _checked(parse_seconds),
     Field(
-        description="Stop with a checkpoint after so long: 90s, 9m, 1.5h",
-        json_schema_extra={"pattern": r"^\s*[0-9]+(\.[0-9]+)?[smh]?\s*$"},
+        description="Stop with a checkpoint after so long: 90s, 9m, 1.5h, 7d",
+        json_schema_extra={"pattern": r"^\s*[0-9]+(\.[0-9]+)?[smhd]?\s*$"},
     ),
     Parameter(name="--for"),
 ]

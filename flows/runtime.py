@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 from flows.console import Update, at_most_every, notes, shown, shows_progress
 from flows.settings import settings
 from pipeline import cluster
+from pipeline.prometheus import failures_counted
 from pipeline.timings import timed
 from storage.leases import held
 from storage.tracking.tracker import Tracker
@@ -64,7 +65,7 @@ def retried_task(
 
     `run_name` is the name of its runs, with the function's parameters in braces.
     """
-    return task(
+    made = task(
         name=name,
         task_run_name=run_name,
         retries=2,
@@ -72,6 +73,7 @@ def retried_task(
         retry_condition_fn=is_transient,
         cache_policy=NO_CACHE,
     )
+    return lambda function: made(failures_counted(name)(function))
 
 
 def is_transient(task: object, run: object, state: State) -> bool:

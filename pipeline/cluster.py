@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -13,8 +14,10 @@ import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError
+from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline import prometheus
 from pipeline.timings import timed
 
 T = TypeVar("T")
@@ -64,6 +67,7 @@ def _connect(address: str | None, cpus: int | None) -> None:
     global _joined
     _joined = address is not None
     _handle_sigterm(handler)
+    tell_prometheus()
 
 
 def _handle_sigterm(handler: object) -> None:
@@ -92,7 +96,22 @@ def is_connected() -> bool:
 def disconnect() -> None:
     """Leave the cluster; every task and actor that this process started ends."""
     if ray.is_initialized():
+        prometheus.send_to(None)
         ray.shutdown()
+
+
+def tell_prometheus() -> None:
+    """Let what this process counts reach the endpoint of its node; workers call it themselves."""
+    prometheus.send_to(_count)
+
+
+def _count(counter: prometheus.Counter, amount: float, tags: Mapping[str, str]) -> None:
+    _counter(counter).inc(amount, dict(tags))
+
+
+@cache
+def _counter(counter: prometheus.Counter) -> metrics.Counter:
+    return metrics.Counter(counter.name, counter.help, counter.tags)
 
 
 def nodes() -> list[dict[str, float]]:
@@ -199,4 +218,5 @@ def _first_done(running: list[ray.ObjectRef], stop: threading.Event) -> ray.Obje
 
 
 def _call(function: Callable[[T], R], item: T) -> R:
+    tell_prometheus()
     return function(item)

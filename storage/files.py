@@ -10,6 +10,8 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
@@ -86,19 +88,33 @@ def list_names(uri: str) -> list[str]:
         return []
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """What a listing tells of a file."""
+
+    uri: str
+    bytes: int
+    modified: float
+    """When it was last written, seconds since 1970."""
+
+
 @_explain_remote
-def sizes_in(uri: str) -> dict[str, int]:
-    """Return the name and the bytes of each file in a folder, by one listing."""
+def list_files(uri: str) -> list[StoredFile]:
+    """Return every file below a folder, at whatever depth, by name; none if it is not there."""
     fs, path = resolve(uri)
-    try:
-        found = fs.ls(path, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    return {
-        file["name"].rsplit("/", 1)[-1]: int(file["size"] or 0)
-        for file in found
-        if file["type"] == "file"
-    }
+    found = cast(dict[str, dict[str, Any]], fs.find(path, detail=True))
+    return [
+        StoredFile(
+            uri=join(uri, name.removeprefix(path.rstrip("/")).lstrip("/")),
+            bytes=int(told["size"] or 0),
+            modified=_seconds(told.get("mtime") or told["LastModified"]),
+        )
+        for name, told in sorted(found.items())
+    ]
+
+
+def _seconds(when: float | datetime) -> float:
+    return when.timestamp() if isinstance(when, datetime) else when
 
 
 @_explain_remote

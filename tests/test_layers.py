@@ -87,9 +87,9 @@ here without being seen."""
 MOST_ENTRIES = 12
 MORE_ENTRIES = {
     "flows": 16,
-    "flows/commands": 18,
+    "flows/commands": 19,
     "models": 22,
-    "pipeline": 15,
+    "pipeline": 16,
     "pipeline/recipes": 18,
 }
 """Folders with more: the flows by name and the rooms, one file a command, a paper, a family."""

@@ -66,6 +66,10 @@ app.command(
     f"{HERE}.doctor:doctor",
     help="Are servers, nodes and places to write fit for work? What mends what is not.",
 )
+app.command(
+    f"{HERE}.clean_up:gc",
+    help="List what nothing needs any more, with sizes and reasons; --delete removes it.",
+)
 
 patches = App(name="patches", help="Patch stores: build, look into, verify, clean up.")
 patches.command(f"{HERE}.patches_build:build", help="Cut a dataset into a patch store.")

@@ -23,6 +23,7 @@ from pipeline.images.jpeg import quantization_table
 from pipeline.networks.devices import choose_precision
 from pipeline.networks.export import NetworkExport, export_network
 from pipeline.networks.weights import load_network
+from pipeline.prometheus import failures_counted
 from pipeline.recipes import Recipe
 from pipeline.served.good_jpegs import GOOD_QF
 from pipeline.timings import timed
@@ -52,6 +53,7 @@ PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
     retry_delay_seconds=3,
     cache_policy=NO_CACHE,
 )
+@failures_counted("register")
 @timed("register")
 def register_network(
     recipe: Recipe,

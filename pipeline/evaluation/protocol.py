@@ -117,26 +117,30 @@ def score(
     return compare(restorer, load_images(sources), dataset, qfs, degradation, precision)
 
 
-def _warn(image: str, reason: str) -> None:
+def log_rejection(image: str, reason: str) -> None:
     """Warn that an image takes no part in an evaluation."""
     logger.warning("%s is left out of the evaluation: %s", image, reason)
 
 
-def load_images(sources: Iterable[references.SourceImage]) -> Iterator[NamedImage]:
+def load_images(
+    sources: Iterable[references.SourceImage],
+    *,
+    on_reject: Callable[[str, str], None] = log_rejection,
+) -> Iterator[NamedImage]:
     """Yield name and luma of every source that can be evaluated, one at a time.
 
     Files that cannot be read, images that `pipeline.images.luma` rejects and those below 8x8 pixels
-    are left out, with a warning.
+    are given to `on_reject` (name, reason) and left out.
     """
     for source in sources:
         try:
             luma = read_luma(files.read_bytes(source.uri), source.name)
         except (ImageRejected, OSError) as error:
-            _warn(source.name, str(error))
+            on_reject(source.name, str(error))
             continue
         if min(luma.shape) < MIN_SIDE:
             height, width = luma.shape
-            _warn(source.name, f"too small: {width}x{height}, {MIN_SIDE}x{MIN_SIDE} needed")
+            on_reject(source.name, f"too small: {width}x{height}, {MIN_SIDE}x{MIN_SIDE} needed")
             continue
         yield source.name, luma
 
@@ -199,7 +203,7 @@ def _pairs(images: Iterable[NamedImage], degradation: Protocol) -> Iterator[tupl
         if degradation == "rescaled":
             height, width = rescaled_shape(*luma.shape)
             if min(height, width) < MIN_SIDE:
-                _warn(name, f"too small: {width}x{height} when rescaled")
+                log_rejection(name, f"too small: {width}x{height} when rescaled")
                 continue
         yield name, before_jpeg(luma, degradation)
 

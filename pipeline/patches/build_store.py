@@ -14,6 +14,7 @@ from importlib.metadata import version as package_version
 
 from pipeline.datasets.sources import Parallel, ScannedImage, hashes_by_name
 from pipeline.patches.one_shard import ShardTask, build_shard, jpeg_library, shard_key
+from pipeline.prometheus import PATCHES, REJECTS, SHARDS, count
 from storage import files
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
@@ -95,6 +96,8 @@ def build_store(
     for entry in parallel(build_shard, missing):
         entries[entry.key] = entry
         rows += entry.rows
+        for counter, number in ((SHARDS, 1), (PATCHES, entry.rows), (REJECTS, len(entry.rejected))):
+            count(counter, number, {"dataset": dataset})
         on_progress(BuildProgress(shards_done=len(entries), shards_total=len(tasks), rows=rows))
     shards = tuple(entries[task.key] for task in tasks)
     rejected = (*rejected, *(reject for shard in shards for reject in shard.rejected))

@@ -21,7 +21,14 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from pipeline.cluster import beside_the_driver, cluster_cpus, cluster_gpus, may_grow
+from pipeline.cluster import (
+    beside_the_driver,
+    cluster_cpus,
+    cluster_gpus,
+    may_grow,
+    tell_prometheus,
+)
+from pipeline.prometheus import PHOTOGRAPHS, count
 from pipeline.restoring.batch_file import (
     BatchJob,
     NetworkSource,
@@ -105,6 +112,7 @@ class _Worker:
         ledger: Any,  # noqa: ANN401 - handle of a Ledger
     ) -> None:
         torch.set_num_threads(1)
+        tell_prometheus()
         self._job, self._sources, self._opener, self._ledger = job, sources, opener, ledger
         self._networks: Sequence[Network] = ()
 
@@ -147,6 +155,8 @@ class _Worker:
         append(self._job.outputs, results)
         states = {result.input: result.state for result in results}
         ray.get(self._ledger.finish.remote(states))
+        for state, number in Counter(states.values()).items():
+            count(PHOTOGRAPHS, number, {"state": state})
 
 
 def _map(

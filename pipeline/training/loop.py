@@ -24,6 +24,15 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.loading.loader import PatchLoader
 from pipeline.networks.devices import Precision, lay_out, processor_name
 from pipeline.networks.weights import WEIGHTS, save_weights
+from pipeline.prometheus import (
+    CHECKPOINT_TIME,
+    CHECKPOINTS,
+    DATA_WAIT,
+    SAMPLES,
+    STEPS,
+    Counter,
+    count,
+)
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.training.failure_messages import first_bad_batch
 from pipeline.training.job import (
@@ -114,10 +123,16 @@ class Training:
         self.identity = job_identity(job, store)
         self.step = 0
         self.stopped = False
+        self.tags = {
+            "recipe": self.recipe.name,
+            "architecture": self.recipe.architecture,
+            "dataset": store.dataset,
+        }
         self.history: list[Record] = []
         self.parts_before: list[Part] = []
         self.seconds_before = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
+        self.data_wait_s = 0.0
         self.plateau = Plateau()
         self.validation_psnr: float | None = None
         self.optimizer_state: dict[str, Tensor] = {}
@@ -198,7 +213,9 @@ class Training:
         with closing(loader.batches(self.step - first)) as batches:
             while self.step < end and not self.stopped:
                 lr = learning_rate(stage, self.step - first) * self.plateau.scale
+                asked = time.monotonic()
                 batch = next(batches)
+                self.data_wait_s += time.monotonic() - asked
                 losses.append(steps.take(self.step, lr, batch))
                 rows.append(batch.rows)
                 self.step += 1
@@ -234,6 +251,10 @@ class Training:
         loss, stops, saves = totals.tolist()
         self.loss_sum += loss / self.world.size
         self.loss_steps += len(losses)
+        self._count(STEPS, len(losses))
+        self._count(SAMPLES, len(losses) * stage.batch)
+        self._count(DATA_WAIT, self.data_wait_s)
+        self.data_wait_s = 0.0
         self.stopped = stops > 0
         if not math.isfinite(loss):
             raise self._diverged(first_bad_batch(self.store, self.world, self.step, losses, rows))
@@ -287,10 +308,18 @@ class Training:
         tensors = {"model": model, "optimizer": optimizer_tensors(self.optimizer)}
         if self.average is not None:
             tensors["average"] = self.average.tensors
+        began = time.monotonic()
         save_checkpoint(self.job.checkpoints, self.step, tensors, state)
         self._save_weights()
         prune_checkpoints(self.job.checkpoints)
         self.saved_at = time.monotonic()
+        self._count(CHECKPOINTS, 1)
+        self._count(CHECKPOINT_TIME, self.saved_at - began)
+
+    def _count(self, counter: Counter, amount: float) -> None:
+        """Tell Prometheus, of all ranks once."""
+        if self.world.rank == 0:
+            count(counter, amount, self.tags)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         check_identity(checkpoint, self.identity, self.job.checkpoints)

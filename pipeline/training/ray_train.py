@@ -25,6 +25,7 @@ from ray.exceptions import RayError
 from ray.train import LoggingConfig, RunConfig, ScalingConfig
 
 from pipeline.cluster import ClusterError, beside_the_driver, is_out_of_reach, may_grow, nodes
+from pipeline.prometheus import FAILURES, count
 from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
 from pipeline.training.job import Record, TrainingJob, TrainingResult
 from pipeline.training.ray_worker import Begun, News, fit, made_with
@@ -134,6 +135,7 @@ def run_training(
             )
             return _attempt(job, deadline, device, scaling, run, told, on_notice, stop)
         except _LostError as lost:
+            count(FAILURES, 1, {"task": "train", "reason": "workers lost"})
             before, saved = saved, _saved_step(job, saved)
             failures = 1 if saved > before else failures + 1
             if failures <= max_failures:

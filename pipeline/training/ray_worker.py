@@ -23,6 +23,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
+from pipeline.cluster import tell_prometheus
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training.loop import train
@@ -137,6 +138,7 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     job, deadline, mailbox = settings["job"], settings["deadline"], settings["mailbox"]
     if deadline is not None:
         job = replace(job, stop_after_s=max(0.0, deadline - time.time()))
+    tell_prometheus()
     context = ray.train.get_context()
     world = World(
         rank=context.get_world_rank(),

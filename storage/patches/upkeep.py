@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from storage import files
-from storage.files import TEMPORARY, StoreError
+from storage.files import TEMPORARY, StoredFile, StoreError
 from storage.patches.schema import pixel_columns
 from storage.patches.shard_reader import read_rows, shard_is_whole
 from storage.patches.versions import (
@@ -22,6 +22,7 @@ from storage.patches.versions import (
 )
 
 GRACE_S = 3600.0
+FOLDERS = ("versions", "shards", "sources")
 VERIFIED = "VERIFIED"
 """Name of the file that tells of the last verification, beside CURRENT."""
 
@@ -111,31 +112,52 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     dropped = tuple(older[: max(0, len(older) - keep + 1)])
     kept_names = _files_of(uri, [number for number in numbers if number not in dropped])
     named = kept_names | _files_of(uri, [n for n in dropped if _readable(uri, n)])
-    doomed = [files.join(uri, "versions", f"{number}.json") for number in dropped]
-    for folder in ("versions", "shards", "sources"):
-        for name in files.list_names(files.join(uri, folder)):
-            path = files.join(uri, folder, name)
-            orphan = name.startswith(TEMPORARY) if folder == "versions" else name not in named
-            if (orphan and _age_s(path) > grace_s) or (name in named and name not in kept_names):
-                doomed.append(path)
-    size = sum(files.size_of(path) or 0 for path in doomed)
+    gone = {*(f"{number}.json" for number in dropped), *(named - kept_names)}
+    doomed = [
+        file
+        for folder in FOLDERS
+        for file in files.list_files(files.join(uri, folder))
+        if _name(file) in gone
+    ]
+    doomed += _unnamed(uri, named, grace_s)
     if not dry_run:
-        for path in doomed:
-            files.delete(path)
-    return Removed(versions=dropped, files=len(doomed), bytes=size)
+        for file in doomed:
+            files.delete(file.uri)
+    return Removed(versions=dropped, files=len(doomed), bytes=sum(file.bytes for file in doomed))
+
+
+def orphans(uri: str, *, grace_s: float = GRACE_S) -> list[StoredFile]:
+    """Return the files that no version at all names and that are older than `grace_s` seconds.
+
+    Raises StoreError when a version file is damaged.
+    """
+    return _unnamed(uri, _files_of(uri, version_numbers(uri)), grace_s)
+
+
+def _unnamed(uri: str, named: set[str], grace_s: float) -> list[StoredFile]:
+    unnamed = [
+        file
+        for folder in FOLDERS
+        for file in files.list_files(files.join(uri, folder))
+        if (_name(file).startswith(TEMPORARY) if folder == "versions" else _name(file) not in named)
+    ]
+    return [file for file in unnamed if file.modified < time.time() - grace_s]
+
+
+def _name(file: StoredFile) -> str:
+    return file.uri.rpartition("/")[2]
 
 
 def remove_leftovers(uri: str, grace_s: float = GRACE_S) -> int:
     """Remove what killed builds were writing more than `grace_s` ago; return the files."""
-    found = [
-        files.join(uri, folder, name)
-        for folder in ("versions", "shards", "sources")
-        for name in files.list_names(files.join(uri, folder))
-        if name.startswith(TEMPORARY)
+    old = [
+        file
+        for folder in FOLDERS
+        for file in files.list_files(files.join(uri, folder))
+        if _name(file).startswith(TEMPORARY) and file.modified < time.time() - grace_s
     ]
-    old = [path for path in found if _age_s(path) > grace_s]
-    for path in old:
-        files.delete(path)
+    for file in old:
+        files.delete(file.uri)
     return len(old)
 
 
@@ -152,7 +174,3 @@ def _readable(uri: str, number: int) -> bool:
     except StoreError:
         return False
     return True
-
-
-def _age_s(path: str) -> float:
-    return time.time() - files.modified_at(path)

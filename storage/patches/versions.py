@@ -127,9 +127,11 @@ def sources_uri(store_uri: str, fingerprint: str) -> str:
 
 def sizes_of_shards(store_uri: str) -> dict[str, int]:
     """Return the key and the bytes of each shard that is there, by one listing."""
-    sizes = files.sizes_in(files.join(store_uri, "shards"))
+    found = files.list_files(files.join(store_uri, "shards"))
     return {
-        name.removesuffix(SUFFIX): size for name, size in sizes.items() if name.endswith(SUFFIX)
+        file.uri.rpartition("/")[2].removesuffix(SUFFIX): file.bytes
+        for file in found
+        if file.uri.endswith(SUFFIX)
     }
 
 

@@ -28,7 +28,7 @@ MISTAKES = [
     (("study", "--recipes", "nix"), "quickres-qf10"),
     (("study", "--recipes", "arcnnn-*"), "no recipe matches 'arcnnn-*'"),
     (("study", "--steps", "0"), "greater than or equal to 1"),
-    (("train", "quickres-qf10", "--for", "9 weeks"), "write it as 90s, 9m or 1.5h"),
+    (("train", "quickres-qf10", "--for", "9 weeks"), "write it as 90s, 9m, 1.5h or 7d"),
     (("patches", "build", "--side", "33"), "multiple of 8"),
 ]
 REFUSED_BY_FLOWS = [

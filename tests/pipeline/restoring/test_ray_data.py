@@ -38,6 +38,7 @@ from storage.batches import manifest
 from storage.batches.batch_settings import UsedNetwork
 from storage.batches.manifest import FileResult, append, merge, read_results
 from storage.files import StoreError
+from tests.support.endpoint import counted, counted_in_time
 from tests.support.processes import services_of
 from tests.support.project import PROJECT
 from tests.support.store_images import texture
@@ -343,11 +344,14 @@ def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
     (photos / "half.jpg").write_bytes(jpeg(99, (200, 300))[:1500])
     (photos / "notes.txt").write_text("not a photograph")
     (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg(98))
-    seen = []
+    states = [("qfactory_photographs_total", state) for state in ("done", "failed", "rejected")]
+    before, seen = counted(), []
     outputs = batch(photos, tmp_path / "out")
     report = restore_all(outputs, on_progress=lambda *counts: seen.append(counts))
     assert (report.restored, report.failed, report.skipped) == (13, 4, 0)
     assert seen[-1] == (13, 4, 17)
+    after = counted_in_time(states)
+    assert [after.get(one, 0) - before.get(one, 0) for one in states] == [13, 1, 3]
     rows = read_results(str(tmp_path / "out"))
     reasons = {name: row.reason for name, row in rows.items() if row.state != "done"}
     assert report.reasons == dict.fromkeys(reasons.values(), 1)

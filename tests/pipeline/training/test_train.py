@@ -336,7 +336,9 @@ def test_the_eight_transforms_of_a_patch_are_all_different():
 
 
 def test_durations_are_read_as_people_write_them():
-    assert [parse_seconds(text) for text in ("90", "90s", "9m", "1.5h")] == [90, 90, 540, 5400]
+    assert [parse_seconds(text) for text in ("90", "90s", "9m", "1.5h", "7d")] == [
+        90, 90, 540, 5400, 604800,
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="write it as"):
         parse_seconds("soon")
 
