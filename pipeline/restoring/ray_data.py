@@ -21,7 +21,7 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from pipeline.cluster import beside_the_driver, cluster_cpus, cluster_gpus, may_grow
+from pipeline.cluster import beside_the_driver, cluster_cpus, cluster_gpus, connect, may_grow
 from pipeline.restoring.batch_file import (
     BatchJob,
     NetworkSource,
@@ -63,8 +63,9 @@ def restore_all(
 ) -> RestoredBatch:
     """Restore every JPEG of a batch, but what was finished by earlier runs.
 
-    Ray must be connected (pipeline.cluster.connect), and its nodes must reach inputs and outputs;
-    the networks travel to them. The process may be stopped at any time.
+    The nodes of the Ray that this process has joined must reach inputs and outputs; the networks
+    travel to them. Without one, a local Ray is started if anything is to be done. The process may
+    be stopped at any time.
 
     Args:
         batch: what to restore, to where, and how
@@ -84,6 +85,7 @@ def restore_all(
         append(job.outputs, [rejection(photo, job, NO_TEXT) for photo in unnameable])
         states["rejected"] = len(unnameable)
     if nameable := [photo for photo in todo if photo.nameable]:
+        connect(None)
         for state in _map(nameable, job, prepared.sources, opener, actors):
             states[state] += 1
             on_progress(states["done"], states["failed"] + states["rejected"], len(todo))
