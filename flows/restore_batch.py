@@ -62,7 +62,7 @@ def restore_batch(
         new_networks=new_networks,
         precision=precision,
     )
-    with ray_session():
+    with ray_session(lazy=True):
         result = restore_photographs(batch, actors)
     describe(result)
     return result

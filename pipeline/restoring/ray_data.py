@@ -25,6 +25,7 @@ from pipeline.cluster import (
     beside_the_driver,
     cluster_cpus,
     cluster_gpus,
+    connect,
     may_grow,
     tell_prometheus,
 )
@@ -70,8 +71,9 @@ def restore_all(
 ) -> RestoredBatch:
     """Restore every JPEG of a batch, but what was finished by earlier runs.
 
-    Ray must be connected (pipeline.cluster.connect), and its nodes must reach inputs and outputs;
-    the networks travel to them. The process may be stopped at any time.
+    The nodes of the Ray that this process has joined must reach inputs and outputs; the networks
+    travel to them. Without one, a local Ray is started if anything is to be done. The process may
+    be stopped at any time.
 
     Args:
         batch: what to restore, to where, and how
@@ -87,9 +89,12 @@ def restore_all(
     prepared = prepare(batch)
     todo, job = prepared.plan.todo, prepared.job
     states: Counter[str] = Counter()
+    if todo:
+        connect(None)
     if unnameable := [photo for photo in todo if not photo.nameable]:
         append(job.outputs, [rejection(photo, job, NO_TEXT) for photo in unnameable])
         states["rejected"] = len(unnameable)
+        count(PHOTOGRAPHS, len(unnameable), {"state": "rejected"})
     if nameable := [photo for photo in todo if photo.nameable]:
         for state in _map(nameable, job, prepared.sources, opener, actors):
             states[state] += 1

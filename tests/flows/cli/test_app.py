@@ -2,12 +2,11 @@
 
 import json
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import QFACTORY, environment, several
+from tests.support.commands import several
 from tests.support.embedded import prefect_database
 from tests.support.store_images import build, image_folder
 
@@ -49,19 +48,9 @@ ANSWERS = [
     (("recipes", "graph"), "arcnn-qf10-from-qf20 takes the first layer"),
     (("recipes", "show", "arcnn-qf10-from-qf20"), "source"),
 ]
-
-
-@pytest.fixture
-def qfactory(tmp_path):
-    """Run a command in a workspace of its own."""
-
-    def run(*arguments, **variables):
-        return subprocess.run(
-            [QFACTORY, *map(str, arguments)],
-            cwd=tmp_path, env=environment(tmp_path, **variables), capture_output=True, text=True,
-        )  # fmt: skip
-
-    return run
+TWO_QUALITIES = (
+    "evaluate", "jpeg", "--dataset", "sample", "--qf", "10", "20", "--json", "--csv", "out.csv",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +64,7 @@ def workspace(tmp_path_factory):
 def answers(workspace):
     """Command -> what it answered in a workspace where nothing was made yet."""
     commands = [command for command, _ in (*MISTAKES, *REFUSED_BY_FLOWS, *ANSWERS)]
+    commands.append(TWO_QUALITIES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "80")
         return dict(zip(commands, several(workspace, commands), strict=True))
@@ -124,19 +114,17 @@ def test_a_table_breaks_no_name_in_80_columns_and_is_there_as_json(answers, comm
     assert {next(iter(row.values())) for row in rows} <= words
 
 
-def test_evaluate_prints_exactly_the_stated_json(qfactory, tmp_path):
-    done = qfactory(
-        "evaluate", "jpeg", "--dataset", "sample", "--qf", 10, 20, "--json", "--csv", "out.csv"
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
+def test_evaluate_prints_exactly_the_stated_json(answers, workspace):
+    done = answers[TWO_QUALITIES]
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
     assert [list(row) for row in rows] == [
         ["dataset", "qf", "images", "psnr", "ssim", "ssim_gaussian", "psnr_b", "bpp",
          "seconds_per_mpx", "published"]
     ] * 2  # fmt: skip
     assert [row["qf"] for row in rows] == [10, 20]
     assert rows[0]["psnr"] < rows[1]["psnr"]
-    table = (tmp_path / "out.csv").read_text().splitlines()
+    table = (workspace / "out.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * (3 + 1)
 
 

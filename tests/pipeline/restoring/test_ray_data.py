@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -60,6 +61,16 @@ restore_all(batch(sys.argv[1], sys.argv[2]), opener=slowly)
 def batch(inputs, outputs, **settings):
     known = {"networks": (USED,), "fetch": lambda used: SOURCE}
     return Batch(inputs=str(inputs), outputs=str(outputs), **{**known, **settings})
+
+
+def restore_here(batch, opener=open_networks):
+    """Restore a batch as `restore_all` does, in this process and without Ray."""
+    prepared = prepare(batch)
+    networks = opener(prepared.sources)
+    results = [restore_file(photo, prepared.job, networks) for photo in prepared.plan.todo]
+    if results:
+        append(prepared.job.outputs, results)
+    return report(batch, prepared, Counter(result.state for result in results))
 
 
 def jpeg(seed, size=(48, 64), qf=10):
@@ -373,82 +384,73 @@ def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
     assert len(written(tmp_path / "out")) == 13
 
 
-@pytest.mark.slow
-def test_a_later_run_does_only_what_is_new_changed_lost_or_asked_for(tmp_path, ray_cluster):
+def test_a_later_run_does_only_what_is_new_changed_lost_or_asked_for(tmp_path):
     photos, outputs = photo_folder(tmp_path / "in", 8), tmp_path / "out"
     (photos / "bad.jpg").write_bytes(b"no picture")
-    assert restore_all(batch(photos, outputs), actors=1).failed == 1
+    assert restore_here(batch(photos, outputs)).failed == 1
     first = written(outputs)
     (photos / "001.jpeg").write_bytes(jpeg(50))
     os.utime(photos / "002.jpeg", (1, 1))
     (photos / "new.jpg").write_bytes(jpeg(51))
     (outputs / "004.png").unlink()
-    report = restore_all(batch(photos, outputs), actors=1)
+    report = restore_here(batch(photos, outputs))
     assert (report.skipped, report.rejected_before, report.failed) == (5, 1, 1)
     second = written(outputs)
     assert second.keys() == {*first, "new.png"}
     redone = {name for name in first if second[name] != first[name]}
     assert redone == {"001.png", "004.png"}
-    assert restore_all(batch(photos, outputs), actors=1).skipped == 9
+    assert restore_here(batch(photos, outputs)).skipped == 9
     (photos / "bad.jpg").write_bytes(jpeg(52)[:-1])
     os.utime(photos / "bad.jpg", (2, 2))
     assert [photo.name for photo in prepare(batch(photos, outputs)).plan.todo] == ["bad.jpg"]
 
 
-@pytest.mark.slow
-def test_what_was_too_large_is_tried_again_when_asked_or_when_it_may_be_larger(
-    tmp_path, ray_cluster
-):
+def test_what_was_too_large_is_tried_again_when_asked_or_when_it_may_be_larger(tmp_path):
     photos = photo_folder(tmp_path / "in", 3)
     small = batch(photos, tmp_path / "out", max_pixels=100)
-    assert restore_all(small, actors=1).failed == 3
+    assert restore_here(small).failed == 3
     again = restore_all(small, actors=1)
     assert (again.restored, again.failed, again.rejected_before) == (0, 3, 3)
     assert len(prepare(replace(small, retry_failed=True)).plan.todo) == 3
-    assert restore_all(batch(photos, tmp_path / "out"), actors=1).failed == 0
+    assert restore_here(batch(photos, tmp_path / "out")).failed == 0
 
 
 class DiesOf:
-    """Opens networks, the first of which kills its process on photographs of one size."""
+    """Opens a network that kills its process on photographs of one height, and once of another."""
 
-    def __init__(self, height, marker=None):
-        self.height = height
-        self.marker = marker
+    def __init__(self, *, once, always, marker):
+        self.once, self.always, self.marker = once, always, marker
 
     def __call__(self, sources):
         (network,) = open_networks(sources)
         return [replace(network, restorer=lambda luma, table: self.restore(network, luma, table))]
 
     def restore(self, network, luma, table):
-        if len(luma) == self.height and not (self.marker and self.marker.exists()):
-            if self.marker:
-                self.marker.touch()
+        kills_now = len(luma) == self.once and not self.marker.exists()
+        if kills_now:
+            self.marker.touch()
+        if kills_now or len(luma) == self.always:
             os.kill(os.getpid(), signal.SIGKILL)
         return network.restorer(luma, table)
 
 
 @pytest.mark.slow
-def test_a_killed_actor_takes_no_photograph_with_it(tmp_path, ray_cluster):
+def test_a_killed_actor_takes_no_photograph_with_it_but_one_that_kills_each_time(
+    tmp_path, ray_cluster
+):
     photos = photo_folder(tmp_path / "in", 20)
     (photos / "010.jpeg").write_bytes(jpeg(10, (56, 64)))
-    opener = DiesOf(56, marker=tmp_path / "killed")
-    report = restore_all(batch(photos, tmp_path / "out"), actors=2, opener=opener)
+    (photos / "017.jpeg").write_bytes(jpeg(17, (72, 64)))
+    opener = DiesOf(once=56, always=72, marker=tmp_path / "killed")
+    report = restore_all(batch(photos, tmp_path / "out"), actors=1, opener=opener)
     assert (tmp_path / "killed").exists()
-    assert (report.restored, report.failed) == (20, 0)
-    assert len(written(tmp_path / "out")) == 20
-
-
-@pytest.mark.slow
-def test_a_photograph_that_kills_its_actor_each_time_fails_alone(tmp_path, ray_cluster):
-    photos = photo_folder(tmp_path / "in", 20)
-    (photos / "010.jpeg").write_bytes(jpeg(10, (56, 64)))
-    report = restore_all(batch(photos, tmp_path / "out"), actors=1, opener=DiesOf(56))
-    assert (report.restored, report.failed) == (19, 1)
+    assert report.restored == len(written(tmp_path / "out")) == 19
+    assert report.failed == 1
     ((reason, example),) = report.examples.items()
-    assert example == "010.jpeg"
+    assert example == "017.jpeg"
     assert "its worker died" in reason
     (again,) = prepare(batch(photos, tmp_path / "out")).plan.todo
-    assert again.name == "010.jpeg"
+    assert again.name == "017.jpeg"
 
 
 class BreaksTheManifest:
@@ -486,12 +488,11 @@ def test_a_run_that_its_caller_stops_goes_on_later(tmp_path, ray_cluster):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        restore_all(batch(photos, outputs), on_progress=stop)
+        restore_all(batch(photos, outputs), actors=1, on_progress=stop)
     finished = read_results(str(outputs))
     before = written(outputs)
     assert 6 <= len(finished) < 30
-    report = restore_all(batch(photos, outputs), actors=1)
-    assert report.failed == 0
+    assert restore_here(batch(photos, outputs)).failed == 0
     after = written(outputs)
     assert len(after) == 30
     assert all(after[row.output] == before[row.output] for row in finished.values())
@@ -534,10 +535,7 @@ def test_a_batch_begun_before_precisions_were_recorded_goes_on_in_float32(tmp_pa
 def test_the_manifest_tells_what_each_photograph_was_computed_in(tmp_path, monkeypatch):
     monkeypatch.setattr(served_precision, "bfloat16_units", lambda device: "AMX")
     photos, outputs = photo_folder(tmp_path / "in", 2), tmp_path / "out"
-    prepared = prepare(batch(photos, outputs, precision="bfloat16"))
-    networks = open_networks(prepared.sources)
-    for one in prepared.plan.todo:
-        append(str(outputs), [restore_file(one, prepared.job, networks)])
+    restore_here(batch(photos, outputs, precision="bfloat16"))
     assert precisions(outputs) == {"bfloat16"}
 
 
@@ -546,7 +544,7 @@ def test_a_precision_that_the_workers_lack_ends_the_run_and_loses_nothing(tmp_pa
     photos, outputs = photo_folder(tmp_path / "in", 3), tmp_path / "out"
     with pytest.raises(ValueError, match="does not compute in it"):
         restore_all(batch(photos, outputs, precision="bfloat16"), actors=1, opener=without_bfloat16)
-    assert restore_all(batch(photos, outputs), actors=1, opener=without_bfloat16).restored == 3
+    assert restore_here(batch(photos, outputs), opener=without_bfloat16).restored == 3
     assert precisions(outputs) == {"float32"}
 
 
@@ -569,7 +567,7 @@ def slowly(sources):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_redoes_at_most_the_photograph_that_each_actor_was_at(
-    tmp_path, ray_cluster
+    tmp_path,
 ):
     photos, outputs = photo_folder(tmp_path / "in", 40), tmp_path / "out"
     process = subprocess.Popen(
@@ -586,7 +584,7 @@ def test_a_run_that_is_killed_redoes_at_most_the_photograph_that_each_actor_was_
     finished = read_results(str(outputs))
     before = written(outputs)
     assert 10 <= len(finished) < 40
-    report = restore_all(batch(photos, outputs), actors=1)
+    report = restore_here(batch(photos, outputs))
     assert (report.skipped, report.restored) == (len(finished), 40 - len(finished))
     after = written(outputs)
     assert len(after) == 40

@@ -5,6 +5,7 @@ import re
 import socket
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from threading import Event
 
 import pytest
@@ -17,11 +18,18 @@ from pipeline.training import ray_train, ray_worker
 from pipeline.training.job import TrainingError, World
 from pipeline.training.loop import train
 from pipeline.training.ray_train import cluster_room, run_training
-from tests.support.training_recipes import RECIPE, STAGE, UNEVEN, make_job, make_store
+from tests.support.processes import kill_a_training_worker
+from tests.support.training_recipes import (
+    RECIPE,
+    UNEVEN,
+    assert_same_steps,
+    make_job,
+    make_store,
+)
 
 pytestmark = pytest.mark.slow
 
-RECIPE_OF_SECONDS = replace(RECIPE, stages=(replace(STAGE, steps=1000),))
+OF_SECONDS = replace(UNEVEN, stages=(replace(UNEVEN.stages[0], steps=1000),))
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +55,13 @@ def add_node(cluster):
         cluster.remove_node(node, allow_graceful=False)
 
 
+def run(job, folder, **options):
+    return run_training(job, name="test", storage=str(folder / "ray"), **options)
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("lost_nodes"))
-
-
-def train_on(store, folder, recipe=RECIPE_OF_SECONDS, *, workers=1, **options):
-    job = make_job(store, folder / "out", recipe, checkpoint_every_s=0.2)
-    return run_training(job, workers=workers, name="test", storage=str(folder / "ray"), **options)
 
 
 def nodes_of_workers():
@@ -70,29 +77,35 @@ def test_without_nodes_threads_must_be_said_to_wait_for_them(cluster):
     assert cluster_room(1, gpus=1, accelerator_type="A100").trainings == ray_train.ASKING
 
 
-def test_a_training_of_two_nodes_outlives_those_it_is_on_and_others(
+def test_two_workers_take_the_steps_of_the_plain_loop_though_one_is_killed_and_nodes_are_lost(
     cluster, add_node, store, tmp_path
 ):
     nodes = [add_node() for _ in range(3)]
     notices, steps = [], []
-    waiting = ["idle", "used"]
 
-    def lose_nodes(record):
-        steps.append(record.step)
-        if record.step < 200 * (3 - len(waiting)) or not waiting:
-            return
-        used = nodes_of_workers()
-        which = waiting.pop(0)
-        lost = next(n for n in nodes if (n.node_id in used) == (which == "used"))
+    def lose_node(*, used):
+        lost = next(n for n in nodes if (n.node_id in nodes_of_workers()) == used)
         nodes.remove(lost)
-        if which == "used":
+        if used:
             nodes.append(add_node())
         cluster.remove_node(lost, allow_graceful=False)
 
-    result = train_on(store, tmp_path, workers=2, on_record=lose_nodes, on_notice=notices.append)
+    losses = [kill_a_training_worker, partial(lose_node, used=False), partial(lose_node, used=True)]
+    waiting = [*zip((150, 300, 450), losses, strict=True)]
+
+    def lose(record):
+        steps.append(record.step)
+        if waiting and record.step >= waiting[0][0]:
+            waiting.pop(0)[1]()
+
+    plain = train(make_job(store, tmp_path / "plain", OF_SECONDS, precision="float32"))
+    options = {"checkpoint_every_s": 0.2, "precision": "float32"}
+    job = make_job(store, tmp_path / "out", OF_SECONDS, **options)
+    result = run(job, tmp_path, workers=2, on_record=lose, on_notice=notices.append)
     assert waiting == []
-    assert len([notice for notice in notices if "goes on from step" in notice]) == 1
+    assert len([notice for notice in notices if "goes on from step" in notice]) == 2
     assert steps == [record.step for record in result.history]
+    assert_same_steps(result, plain)
 
 
 def test_workers_come_and_go_with_their_nodes_and_take_the_steps_of_the_plain_loop(
@@ -116,10 +129,9 @@ def test_workers_come_and_go_with_their_nodes_and_take_the_steps_of_the_plain_lo
         return [int(found[1]) for found in (re.search(r"trains on (\d)", t) for t in told) if found]
 
     with pytest.raises(CancelledError):
-        train_on(
-            store,
+        run(
+            make_job(store, tmp_path / "out", recipe, checkpoint_every_s=0.2),
             tmp_path,
-            recipe,
             workers=2,
             min_workers=1,
             gpus=1,
@@ -146,7 +158,6 @@ def test_what_is_asked_for_is_waited_for_until_a_node_brings_it(
     add_node, store, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(ray_train, "WAIT_TOLD_S", 0.5)
-    add_node()
     notices = []
 
     def tell(notice):
@@ -154,7 +165,8 @@ def test_what_is_asked_for_is_waited_for_until_a_node_brings_it(
         if len(notices) == 1:
             add_node(num_gpus=1)
 
-    result = train_on(store, tmp_path, RECIPE, gpus=0.5, device="cpu", on_notice=tell)
+    job = make_job(store, tmp_path / "out")
+    result = run(job, tmp_path, workers=1, gpus=0.5, device="cpu", on_notice=tell)
     assert result.finished
     told = r"small-qf10 has not begun since .*: it asks for 1 x 1 CPU and 0.5 GPU; .*, 0 of 0 GPU"
     assert re.match(told, notices[0])
@@ -174,10 +186,10 @@ def test_four_small_trainings_share_a_gpu_and_a_fifth_says_that_it_waits_for_it(
             stops[name].wait()
 
         with pytest.raises(CancelledError):
-            train_on(
-                store,
+            run(
+                make_job(store, tmp_path / name / "out", OF_SECONDS),
                 tmp_path / name,
-                RECIPE_OF_SECONDS,
+                workers=1,
                 gpus=0.25,
                 device="cpu",
                 on_record=tell,
@@ -206,7 +218,7 @@ def test_a_gpu_that_torch_does_not_see_is_refused_by_its_node(add_node, store, t
     with pytest.raises(
         TrainingError, match=rf"{socket.gethostname()} has a GPU for Ray that torch"
     ):
-        train_on(store, tmp_path, gpus=1)
+        run(make_job(store, tmp_path / "out"), tmp_path, workers=1, gpus=1)
 
 
 def test_a_node_with_other_versions_is_refused_by_its_name(store, tmp_path):

@@ -348,10 +348,9 @@ def test_a_batch_of_fewer_patches_than_workers_is_refused():
         share_of_batch(8, 9)
 
 
-def start_training(store: str, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pipeline.training", "quickres-qf10", "--store", store]
-    options = ["--out", str(out), "--steps", "60", "--checkpoint-every", "0s", "--threads", "1"]
-    return subprocess.Popen([*command, *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+def command_of(store: str, out: Path) -> list[str]:
+    options = ["--steps", "60", "--checkpoint-every", "0s", "--threads", "1"]
+    return ["quickres-qf10", "--store", store, "--out", str(out), *options]
 
 
 @pytest.mark.slow
@@ -360,10 +359,11 @@ def test_a_training_killed_at_random_moments_ends_with_the_weights_of_an_undistu
     photos = image_folder(tmp_path / "photos", count=8, size=(200, 200))
     store = build(photos, tmp_path / "store", spec).version
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start_training(store.uri, whole).wait() == 0
+    main(command_of(store.uri, whole))
     kills = []
     for _ in range(2):
-        training = start_training(store.uri, broken)
+        command = [sys.executable, "-m", "pipeline.training", *command_of(store.uri, broken)]
+        training = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL)
         before = checkpoint_steps(str(broken))[-1:]
         while training.poll() is None and checkpoint_steps(str(broken))[-1:] == before:
             time.sleep(0.02)
@@ -371,7 +371,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_weights_of_an_undistu
         os.kill(training.pid, signal.SIGKILL)
         training.wait()
         kills.append(checkpoint_steps(str(broken))[-1])
-    assert start_training(store.uri, broken).wait() == 0
+    main(command_of(store.uri, broken))
     ours, theirs = (load_file(folder / "weights.safetensors") for folder in (broken, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs), f"killed at {kills}"
     assert kills[0] < 60
