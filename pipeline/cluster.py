@@ -15,6 +15,7 @@ from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import prometheus
+from pipeline.logs import tell, warnings_sent_to
 from pipeline.timings import timed
 
 T = TypeVar("T")
@@ -163,7 +164,7 @@ def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
             (done, *_), _ = ray.wait(list(running))
             item = running.pop(done)
             try:
-                result = ray.get(done)
+                result, records = ray.get(done)
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
@@ -171,12 +172,15 @@ def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
                     f"Ray lost the worker of one task again and again ({type(error).__name__}): "
                     f"{str(item)[:ITEM_LENGTH]}"
                 ) from error
+            tell(records)
             yield result
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
 
 
-def _call(function: Callable[[T], R], item: T) -> R:
+def _call(function: Callable[[T], R], item: T) -> tuple[R, list[logging.LogRecord]]:
     tell_prometheus()
-    return function(item)
+    records: list[logging.LogRecord] = []
+    with warnings_sent_to(records.append):
+        return function(item), records

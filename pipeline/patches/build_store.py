@@ -25,6 +25,7 @@ from pipeline.datasets.sources import (
 )
 from pipeline.images.jpeg import quantization_table
 from pipeline.images.luma import ImageRejected, read_luma
+from pipeline.logs import about
 from pipeline.patches.cut import patch_blocks, shape_to_cut
 from pipeline.prometheus import PATCHES, REJECTS, SHARDS, count
 from storage import files
@@ -105,7 +106,10 @@ def build_shard(task: ShardTask) -> ShardEntry:
             "infra/constraints.txt names, then run the same command again"
         )
     tables = {qf: quantization_table(qf).ravel().tolist() for qf in task.spec.qfs}
-    with open_shard_writer(task.store_uri, task.key, task.spec, tables) as writer:
+    with (
+        about(shard=task.key),
+        open_shard_writer(task.store_uri, task.key, task.spec, tables) as writer,
+    ):
         for image in task.images:
             writer.add_source(image.name, image.sha256)
             try:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from logging import LogRecord
 from threading import Event, Thread
 from typing import Any
 
@@ -24,6 +25,7 @@ from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
 from pipeline.cluster import tell_prometheus
+from pipeline.logs import about, warnings_sent_to
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training.loop import train
@@ -39,9 +41,9 @@ class Begun:
     """A worker has what it asked for, and begins."""
 
 
-News = Begun | Record | TrainingResult | Exception
-"""What workers report: that they begin, a step, what the training gave, or why it would fail
-again."""
+News = Begun | Record | LogRecord | TrainingResult | Exception
+"""What workers report: that they begin, a step, a warning, what the training gave, or why it would
+fail again."""
 
 
 class _OnRaysNetwork(_TorchBackend):
@@ -138,7 +140,8 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         if ray.get_runtime_context().get_node_id() != settings["node"]:
             check_node(job, settings["made_with"])
         report(Begun())
-        result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
+        with warnings_sent_to(report), about(recipe=job.recipe.name):
+            result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
     except Exception as error:
         if may_pass(error, world):
             raise
