@@ -34,7 +34,7 @@ from pipeline.networks.weights import load_weights
 from pipeline.recipes import Recipe, get_recipe
 from pipeline.training.job import parse_seconds
 from pipeline.training.start import fitting_version, training_name
-from storage.patches.shard_writer import source_hashes
+from storage.patches.source_images import source_hashes
 from storage.patches.versions import StoreVersion
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.tracked_run import TrackedRun

@@ -118,6 +118,21 @@ def _seconds(when: float | datetime) -> float:
 
 
 @_explain_remote
+def sizes_in(uri: str) -> dict[str, int]:
+    """Return the name and the bytes of each file in a folder, by one listing."""
+    fs, path = resolve(uri)
+    try:
+        found = fs.ls(path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {
+        file["name"].rsplit("/", 1)[-1]: int(file["size"] or 0)
+        for file in found
+        if file["type"] == "file"
+    }
+
+
+@_explain_remote
 def modified_at(uri: str) -> float:
     """Return when a file was last written, in seconds since 1970."""
     fs, path = resolve(uri)

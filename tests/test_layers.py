@@ -34,7 +34,7 @@ HOMES = {
     "pooch": {"pipeline/datasets/download.py"},
     "altair": {"pipeline/drawing/"},
     "vl_convert": {"pipeline/drawing/charts.py"},
-    "jinja2": {"pipeline/reports/html.py"},
+    "jinja2": {"pipeline/reports/html.py", "flows/reporting/model_cards.py"},
 }
 ROOMS: dict[str, set[str]] = {
     "flows/cli": set(),

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from flows.commands.models_registry import open_registry
-from flows.console import counted, out, print_json, show_table, shown
+from flows.console import out, print_json, show_table, shown
 from flows.parameters import QualityFactors, Reference
+from flows.planning.evaluated_images import images_of
 from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
 from flows.reporting.score_tables import SPARE
-from flows.settings import settings
-from pipeline.datasets import references
-from pipeline.evaluation.protocol import evaluate, load_images
+from pipeline.evaluation.protocol import evaluate
 from pipeline.evaluation.scores import EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
 from storage.registry.gate import COMPARED, Decision, decide
@@ -135,10 +134,8 @@ def _evaluated(
     uri: str, dataset: str, qfs: Sequence[int], degradation: Protocol
 ) -> EvaluationResult:
     restorer = open_network(uri).restorer
-    sources = references.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
     with shown(f"evaluate {uri} on {dataset}") as update:
-        images = counted(load_images(sources), len(sources), update)
-        return evaluate(restorer, images, dataset, qfs, degradation)
+        return evaluate(restorer, images_of(dataset, update), dataset, qfs, degradation)
 
 
 def _images(before: EvaluationResult, after: EvaluationResult) -> Images:

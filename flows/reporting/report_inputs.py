@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from flows.planning.evaluated_images import images_of
 from flows.settings import git_commit, settings
-from pipeline.datasets import references
-from pipeline.evaluation.protocol import NamedImage, load_images
 from pipeline.evaluation.scores import EvaluationResult
 from pipeline.images.degrade import STANDARD
 from pipeline.networks.restorer import Restorer
@@ -77,7 +76,7 @@ def _pictures(
         comparison = network.reported.scores[0]
         qf = comparison.restored.per_image[0].qf
         chosen = choose_images(comparison, qf, each)
-        images = dict(_images(comparison.restored.dataset, chosen))
+        images = dict(images_of(comparison.restored.dataset, names=chosen))
         for image in chosen:
             yield picture_of((image, images[image]), comparison, qf, opened[name], name)
 
@@ -103,10 +102,4 @@ def _analyses(
         for network in networks
         if network.reported.scores[0].restored.degradation == STANDARD
     }
-    return analyse(analysed, _images(dataset), dataset, seconds=settings().report_seconds)
-
-
-def _images(dataset: str, names: Sequence[str] | None = None) -> Iterator[NamedImage]:
-    """Yield images of a set, one at a time; all of them, or those of these names."""
-    sources = references.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    return load_images([s for s in sources if names is None or s.name in names])
+    return analyse(analysed, images_of(dataset), dataset, seconds=settings().report_seconds)

@@ -26,7 +26,7 @@ def score_rows(name: str, comparison: Comparison, architecture: str | None = Non
         before = comparison.jpeg.row(row.qf)
         gains = {metric: comparison.gain(row.qf, metric) for metric in row.metrics}
         lines = [(JPEG_ROW, before.metrics), (name, row.metrics), ("gain", gains)]
-        rows += _rows(row, [*lines, *published.table_rows(architecture, row)])
+        rows += _rows(row, [*lines, *_published(architecture, row)])
     return rows
 
 
@@ -47,7 +47,7 @@ def result_rows(
     for row in result.rows:
         count = "1 image" if row.images == 1 else f"{row.images} images"
         costs = {"bpp": row.bpp, "seconds_per_mpx": row.seconds_per_mpx}
-        beside = published.table_rows(architecture, row)
+        beside = _published(architecture, row)
         lines: list[tuple[str, Mapping[str, float | str]]] = [
             (label, {**values, **dict.fromkeys(costs, "")}) for label, values in beside
         ]
@@ -62,6 +62,20 @@ def result_rows(
 def label_of(text: str) -> str:
     """Return the label of a set or of a published row as a part of metric and file names."""
     return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+def _published(
+    architecture: str | None, ours: MeanScore
+) -> list[tuple[str, dict[str, float | str]]]:
+    """Return label and values of each published row and of its differences, in turn.
+
+    A metric that is not comparable is an empty text.
+    """
+    return [
+        (label, {name: values.get(name, "") for name in METRICS})
+        for row, difference in published.beside(architecture, ours)
+        for label, values in ((row.label, row.metrics), ("difference", difference))
+    ]
 
 
 def _rows(

@@ -3,8 +3,6 @@
 from concurrent.futures import CancelledError
 from threading import Event
 
-import torch
-
 from flows.console import counted
 from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
 from flows.runtime import progress, retried_task, say
@@ -14,6 +12,7 @@ from pipeline.datasets import references
 from pipeline.evaluation.protocol import compare, load_images
 from pipeline.evaluation.scores import Comparison
 from pipeline.images.degrade import protocol_of
+from pipeline.networks.devices import best_device
 from pipeline.networks.restorer import Restorer, network_restorer
 from pipeline.networks.weights import load_network
 from pipeline.recipes import Recipe
@@ -55,4 +54,4 @@ def stoppable(weights: str, stop: Event) -> Restorer:
 
     for module in network.modules():
         module.register_forward_pre_hook(check)
-    return network_restorer(network, "cuda" if torch.cuda.is_available() else "cpu")
+    return network_restorer(network, best_device())

@@ -6,33 +6,21 @@ the other by default, as Ray tasks in the flows).
 
 import hashlib
 import logging
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version as package_version
 
-import numpy as np
-from PIL import features
-
-from pipeline.datasets.sources import (
-    Parallel,
-    ScannedImage,
-    dataset_fingerprint,
-    group_images,
-    split_duplicates,
-)
-from pipeline.images.jpeg import quantization_table
-from pipeline.images.luma import ImageRejected, read_luma
-from pipeline.logs import about
-from pipeline.patches.cut import patch_blocks, shape_to_cut
-from pipeline.prometheus import PATCHES, REJECTS, SHARDS, count
+from pipeline.datasets.sources import Parallel, ScannedImage, hashes_by_name
+from pipeline.patches.one_shard import ShardTask, build_shard, jpeg_library, shard_key
 from storage import files
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import shard_is_whole
-from storage.patches.shard_writer import describe_shard, open_shard_writer
+from storage.patches.shard_writer import describe_shard
+from storage.patches.source_images import record_sources
+from storage.patches.upkeep import remove_leftovers
 from storage.patches.versions import (
     Rejected,
     ShardEntry,
@@ -40,27 +28,16 @@ from storage.patches.versions import (
     open_store,
     publish,
     row_group_rows,
-    shard_uri,
+    sizes_of_shards,
 )
 
 logger = logging.getLogger(__name__)
 
+IMAGES_A_SHARD = 8
 MAX_REJECTED_SHARE = 0.1
 SHOWN_REJECTS = 10
 REJECTED = "rejected.txt"
 """In a store whose build failed for too many rejects: all of them, a line each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """Everything that one shard needs: a function of this alone."""
-
-    key: str
-    spec: PatchSpec
-    images: tuple[ScannedImage, ...]
-    store_uri: str
-    dataset: str
-    """Its reference, for the counters alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,49 +62,6 @@ class BuildReport:
     """False if nothing had changed, and nothing was written."""
 
 
-def shard_key(spec: PatchSpec, images: Sequence[ScannedImage]) -> str:
-    """Return the name of a shard: a hash of the spec, the sources, and the JPEG library."""
-    lines = [spec.fingerprint, _jpeg_library(), *(f"{i.sha256} {i.name}" for i in images)]
-    if spec.degradation == "rescaled":
-        lines.append(f"pillow {package_version('pillow')}")  # its filters make the patches too
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
-
-
-def build_shard(task: ShardTask) -> ShardEntry:
-    """Cut, compress and write one shard; the same task always gives the same bytes.
-
-    An image that cannot be used is listed as rejected in the shard. Raises StoreError when an
-    image has changed since it was scanned, and on a machine whose libraries give other pixels.
-    """
-    if shard_key(task.spec, task.images) != task.key:
-        raise StoreError(
-            f"{socket.gethostname()} has {_jpeg_library()} and pillow {package_version('pillow')}, "
-            "which give other pixels than what the build was begun with: install there what "
-            "infra/constraints.txt names, then run the same command again"
-        )
-    tables = {qf: quantization_table(qf).ravel().tolist() for qf in task.spec.qfs}
-    with (
-        about(shard=task.key),
-        open_shard_writer(task.store_uri, task.key, task.spec, tables) as writer,
-    ):
-        for image in task.images:
-            writer.add_source(image.name, image.sha256)
-            try:
-                luma = read_luma(_read_unchanged(image), image.name)
-                _check_fits(luma, task.spec)
-            except ImageRejected as error:
-                writer.reject(Rejected(image=image.name, reason=str(error)))
-                continue
-            for block in patch_blocks(luma, task.spec):
-                writer.add(image.name, block.y, block.x, block.pixels)
-        entry = writer.finish(task.key)
-    tags = {"dataset": task.dataset}
-    count(SHARDS, 1, tags)
-    count(PATCHES, entry.rows, tags)
-    count(REJECTS, len(entry.rejected), tags)
-    return entry
-
-
 def build_store(
     uri: str,
     spec: PatchSpec,
@@ -142,36 +76,40 @@ def build_store(
     """Bring a store up to date with its source images and publish the new version.
 
     Only shards whose images changed are written; if none did, nothing is. `repair` reads every
-    shard again and rewrites the damaged ones. Raises StoreError, the previous version staying
+    shard again and rewrites the damaged ones. What builds that were killed left behind more than an
+    hour ago is removed. Raises StoreError, the previous version staying
     current, if the store was made for another spec, if no image is usable, or if the share of
     rejected images is above `max_rejected_share`.
     """
     previous = _previous_version(uri, spec)
-    usable, rejected = split_duplicates(scanned)
+    remove_leftovers(uri)
+    usable, rejected = _split_duplicates(scanned)
     tasks = [
         ShardTask(
             key=shard_key(spec, group), spec=spec, images=group, store_uri=uri, dataset=dataset
         )
-        for group in group_images(usable)
+        for group in _group_images(usable)
     ]
     known = {shard.key: shard for shard in previous.shards} if previous else {}
     entries = dict(_reusable(uri, tasks, known, check=repair, parallel=parallel))
     missing = [task for task in tasks if task.key not in entries]
-    reused = len(entries)
+    reused, rows = len(entries), sum(entry.rows for entry in entries.values())
     for entry in parallel(build_shard, missing):
         entries[entry.key] = entry
-        rows = sum(done.rows for done in entries.values())
+        rows += entry.rows
         on_progress(BuildProgress(shards_done=len(entries), shards_total=len(tasks), rows=rows))
     shards = tuple(entries[task.key] for task in tasks)
     rejected = (*rejected, *(reject for shard in shards for reject in shard.rejected))
     rejected = tuple(sorted(rejected, key=lambda reject: reject.image))
-    _check_rejects(uri, len(scanned), rejected, sum(s.rows for s in shards), max_rejected_share)
+    _check_rejects(uri, len(scanned), rejected, rows, max_rejected_share)
     candidate = StoreVersion(
         uri=uri,
         number=0,
         spec=spec,
         dataset=dataset,
-        dataset_fingerprint=dataset_fingerprint(scanned),
+        dataset_fingerprint=record_sources(
+            uri, hashes_by_name(scanned), {i.name: i.reason for i in scanned if i.reason}
+        ),
         row_group_rows=row_group_rows(spec),
         shards=shards,
         rejected=rejected,
@@ -183,6 +121,46 @@ def build_store(
     return BuildReport(
         version=publish(candidate), built=len(missing), reused=reused, published=True
     )
+
+
+def _split_duplicates(
+    scanned: Sequence[ScannedImage],
+) -> tuple[tuple[ScannedImage, ...], tuple[Rejected, ...]]:
+    """Return the images to use, and the unreadable and doubled ones with their reasons.
+
+    Of several files with the same bytes, the first by name is used.
+    """
+    first: dict[str, str] = {}
+    usable, rejected = [], []
+    for image in scanned:
+        if image.reason:
+            rejected.append(Rejected(image=image.name, reason=image.reason))
+        elif image.sha256 in first:
+            reason = f"the same bytes as {first[image.sha256]}"
+            rejected.append(Rejected(image=image.name, reason=reason))
+        else:
+            first[image.sha256] = image.name
+            usable.append(image)
+    return tuple(usable), tuple(rejected)
+
+
+def _group_images(
+    images: Sequence[ScannedImage], target: int = IMAGES_A_SHARD
+) -> list[tuple[ScannedImage, ...]]:
+    """Cut the sorted images into groups, one a shard, so that a new image moves few others.
+
+    A group ends after an image whose name's hash says so (one in `target`, not before half of
+    `target` images, at the latest after twice as many). The cuts depend on the names nearby, not
+    on how many images come before: an added or removed image changes the groups around it only.
+    """
+    groups, group = [], []
+    for image in images:
+        group.append(image)
+        ends = int(hashlib.sha256(image.name.encode()).hexdigest()[:8], 16) % target == 0
+        if (ends and len(group) >= target // 2) or len(group) >= 2 * target:
+            groups.append(tuple(group))
+            group = []
+    return [*groups, tuple(group)] if group else groups
 
 
 def _previous_version(uri: str, spec: PatchSpec) -> StoreVersion | None:
@@ -210,17 +188,15 @@ def _reusable(
     Those of the previous version are known by their size (by their bytes with `check`), those that
     an interrupted build left behind by reading them.
     """
-    there = set(files.list_names(files.join(uri, "shards")))
+    sizes = sizes_of_shards(uri)
     unknown = []
     for task in tasks:
-        if f"{task.key}.parquet" not in there:
+        if task.key not in sizes:
             continue
         entry = known.get(task.key)
         if entry is None:
             unknown.append(task.key)
-        elif files.size_of(shard_uri(uri, task.key)) == entry.bytes and (
-            not check or shard_is_whole(uri, entry)
-        ):
+        elif sizes[task.key] == entry.bytes and (not check or shard_is_whole(uri, entry)):
             yield task.key, entry
     for entry in parallel(partial(describe_shard, uri), unknown):
         if entry is not None:
@@ -254,32 +230,8 @@ def told_rejects(rejected: Sequence[Rejected], rest: str) -> str:
     return "".join(told) + (f"\n  and {more} more; {rest}" if more else "")
 
 
-def _read_unchanged(image: ScannedImage) -> bytes:
-    try:
-        data = files.read_bytes(image.uri)
-    except FileNotFoundError:
-        data = b""
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        raise StoreError(f"{image.name} changed while the store was built; run the build again")
-    return data
-
-
-def _check_fits(luma: np.ndarray, spec: PatchSpec) -> None:
-    height, width = shape_to_cut(luma.shape, spec)
-    if min(height, width) < spec.side:
-        found = f"{width}x{height}"
-        if spec.degradation == "rescaled":
-            found = f"{luma.shape[1]}x{luma.shape[0]}, rescaled to {found}"
-        raise ImageRejected(f"smaller than a patch: {found} < {spec.side}x{spec.side}")
-
-
-def _jpeg_library() -> str:
-    turbo = features.version_feature("libjpeg_turbo")
-    return f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version_codec('jpg')}"
-
-
 def _packages() -> dict[str, str]:
     return {
         **{name: package_version(name) for name in ("numpy", "pillow", "pyarrow")},
-        "jpeg": _jpeg_library(),
+        "jpeg": jpeg_library(),
     }

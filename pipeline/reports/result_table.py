@@ -1,11 +1,10 @@
 """The table of a report: JPEG, the networks, and what papers print, the SSIM families apart."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.evaluation.published import JPEG, PublishedRow, all_rows, differences
+from pipeline.evaluation.published import JPEG, PublishedRow, comparable_rows, differences
 from pipeline.evaluation.scores import MeanScore
 from pipeline.reports.report_data import Report, ReportedNetwork
 
@@ -47,16 +46,6 @@ def table_rows(report: Report) -> list[TableRow]:
         rows.append(_jpeg_row(before))
         rows += [_network_row(network, mean, before) for network, mean in networks]
         rows += _published_rows(before, networks)
-    return rows
-
-
-def comparable_rows(ours: MeanScore) -> list[PublishedRow]:
-    """Return what papers print of any network on the same images at the same quality factor."""
-    rows = []
-    for row in all_rows():
-        with suppress(ValueError):  # of other images, another quality factor or degradation
-            differences(ours, row)
-            rows.append(row)
     return rows
 
 

@@ -8,12 +8,11 @@ from math import isfinite
 from models import ARCHITECTURES
 from pipeline.drawing.charts import Chart, Point, bar_chart, line_chart, scatter_chart
 from pipeline.evaluation.cross_quality import transfer_chart
+from pipeline.evaluation.published import comparable_rows
 from pipeline.evaluation.rate_distortion import AXES, rate_distortion_chart
 from pipeline.evaluation.rate_distortion import JPEG as JPEG_CURVE
 from pipeline.evaluation.scores import EvaluationResult, MeanScore
-from pipeline.reports.picture_sections import gains_of
 from pipeline.reports.report_data import Cost, Report, ReportedNetwork, cost_of
-from pipeline.reports.result_table import comparable_rows
 
 MOST_BARS = 40
 """Images of one chart of gains; of more, those with the most and the least gain are shown."""
@@ -184,7 +183,7 @@ def _gains_at(
 ) -> Iterator[tuple[ReportedNetwork, dict[str, float]]]:
     for network in report.networks:
         for comparison in network.scores:
-            if comparison.restored.label == label and (gains := gains_of(comparison, qf)):
+            if comparison.restored.label == label and (gains := comparison.gains_in_psnr(qf)):
                 yield network, gains
 
 

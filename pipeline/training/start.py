@@ -85,16 +85,6 @@ def agreed_precision(job: TrainingJob, world: World, begun_in: Precision | None)
     return chosen
 
 
-def share_of_batch(batch: int, workers: int) -> int:
-    """Return the patches a step of each worker. Raises ValueError if they do not share evenly."""
-    if batch % workers:
-        divisors = [n for n in range(1, batch + 1) if batch % n == 0]
-        raise ValueError(
-            f"a batch of {batch} cannot be shared by {workers} workers: choose one of {divisors}"
-        )
-    return batch // workers
-
-
 def fitting_version(
     recipe: Recipe, uri: str, dataset: str = "bsds500", *, number: int | None = None
 ) -> StoreVersion:

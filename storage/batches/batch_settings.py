@@ -9,6 +9,7 @@ from storage.files import StoreError
 
 PRIVATE = ".qfactory"
 SETTINGS = "settings.json"
+REGISTERED = "models:/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,11 @@ class UsedNetwork:
     """Whether the user named it; see pipeline.restoring.one_photograph.Network."""
     bfloat16_loss_db: float | None = None
     """PSNR that it loses by computing in bfloat16; None where nobody measured it."""
+
+    @property
+    def is_registered(self) -> bool:
+        """Tell whether it is a program of the registry; the others are weights."""
+        return self.uri.startswith(REGISTERED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from flows.planning import shipped_networks
 from flows.planning.restoring_networks import (
     ZOO,
     fetch,
-    names_of,
     network_choices,
     networks_for,
 )
@@ -118,7 +117,7 @@ def register(name, weights=WEIGHTS):
         run_id = run.run_id
     assert run_id is not None
     registry = ModelRegistry(settings().mlflow_uri)
-    tags = {**export.tags, "qfs": "10", "recipe": "quickres-qf10"}
+    tags = {**export.facts.tags, "qfs": "10", "recipe": "quickres-qf10"}
     found = registry.register(
         export.module, name=name, input_example=export.input_example, tags=tags, run_id=run_id
     )
@@ -130,8 +129,8 @@ def test_a_registered_champion_travels_to_the_workers_as_a_program(workspace, tm
     found = register("qfactory-quickres-qf10")
     (source,) = sources("qfactory-quickres-qf10@champion")
     check_networks([source])
-    assert source.is_program
-    assert source.name.startswith(found.uri)
+    assert source.facts is not None
+    assert source.network.name.startswith(found.uri)
     photos = photo_folder(tmp_path / "in", 2)
     made = restore_batch(
         str(photos), str(tmp_path / "out"), model="qfactory-quickres-qf10@champion", actors=1
@@ -163,12 +162,12 @@ def test_a_promotion_changes_the_networks_of_a_batch_only_when_asked(
     asked = restore_batch(str(photos), outputs, new_networks=True, actors=1)
     assert (asked.restored, asked.skipped) == (1, 3)
     assert second.uri in asked.networks
-    assert names_of(networks_for(outputs)) == asked.networks
+    assert ", ".join(network.name for network in networks_for(outputs)) == asked.networks
     ModelRegistry(settings().mlflow_uri)._client.delete_model_version(name, str(second.version))
     with pytest.raises(ValueError, match=rf"{second.uri}.*is gone.*--new-networks"):
         networks_for(outputs)
     restore_batch(str(photos), outputs, new_networks=True, actors=1)
-    assert second.uri not in names_of(networks_for(outputs))
+    assert all(second.uri != network.uri for network in networks_for(outputs))
 
 
 def test_a_registry_that_does_not_answer_is_an_error_worth_a_retry(tmp_path):

@@ -14,7 +14,8 @@ from flows.commands.restore_photographs import _restore_file
 from flows.planning.restore_plan import Job
 from pipeline.networks.export import export_network
 from pipeline.networks.weights import load_network
-from pipeline.restoring.one_photograph import MAX_PIXELS, Network
+from pipeline.restoring.one_photograph import Network
+from pipeline.served.photographs import MAX_PIXELS
 from storage.registry.gate import GateScores
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.tracker import Tracker
@@ -221,7 +222,7 @@ def registered(tmp_path_factory):
                 export.module,
                 name=name,
                 input_example=export.input_example,
-                tags={"qfs": str(qf), **export.tags},
+                tags={"qfs": str(qf), **export.facts.tags},
                 run_id=str(study.run_id),
             )
             scores = GateScores(dataset="live1", qfs=(qf,), psnr=psnr, ssim=0.8, psnr_b=28.4)

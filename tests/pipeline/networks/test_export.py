@@ -98,12 +98,12 @@ def test_mlflow_loads_what_was_saved_as_onnx_and_as_a_program(exported, saved):
 
 def test_an_export_tells_how_it_may_be_tiled(exported):
     network, export = exported
-    assert export.tags["needs_table"] == str(needs_table(network))
+    assert export.facts.tags["needs_table"] == str(needs_table(network))
     if hasattr(network, "pooled_features"):
-        assert export.tags.keys() == {"needs_table"}
+        assert export.facts.tags.keys() == {"needs_table"}
     else:
-        assert export.tags["receptive_field"] == str(network.receptive_field)
-        assert export.tags["multiple"] == str(network.multiple)
+        assert export.facts.tags["receptive_field"] == str(network.receptive_field)
+        assert export.facts.tags["multiple"] == str(network.multiple)
 
 
 class Steps(nn.Module):

@@ -18,7 +18,7 @@ from flows.planning.shipped_networks import digest_of, shipped_weights
 from models import ARCHITECTURES, build_model
 from pipeline.evaluation.precision_loss import Scores, in_both_precisions, loss_db, middles
 from pipeline.evaluation.protocol import compare, jpeg_table
-from pipeline.evaluation.scores import write_csv
+from pipeline.evaluation.scores import scores_csv
 from pipeline.images.jpeg import compress
 from pipeline.networks.devices import LOSS_LIMIT_DB, bfloat16_units, inference_precision
 from pipeline.networks.export import export_network
@@ -168,8 +168,7 @@ def test_scores_are_float32_unless_asked_and_say_so_where_they_are_not(
     assert found.restored.row(10).as_json_row()["precision"] == "bfloat16"
     assert "precision" not in found.jpeg.row(10).as_json_row()
     assert "restored in bfloat16" in str(found)
-    write_csv([found.restored], tmp_path / "scores.csv")
-    assert "two bfloat16,10,one," in (tmp_path / "scores.csv").read_text()
+    assert b"two bfloat16,10,one," in scores_csv([found.restored])
 
 
 def test_weights_in_half_precision_become_a_float32_network(tmp_path):
@@ -250,12 +249,12 @@ def test_what_a_network_loses_is_measured_when_it_is_registered(processor):
 
     recipe = RECIPES["quickres-qf10"]
     export = export_network(load_network(str(shipped_weights()["quickres-qf10"]))[1])
-    assert "bfloat16_loss_db" not in export.tags
+    assert "bfloat16_loss_db" not in export.facts.tags
     measured = with_loss(export, "sample:test", recipe)
-    assert 0 < float(measured.tags["bfloat16_loss_db"]) < LOSS_LIMIT_DB
+    assert 0 < float(measured.facts.tags["bfloat16_loss_db"]) < LOSS_LIMIT_DB
     assert measured.served.facts["bfloat16_loss_db"] == measured.facts.bfloat16_loss_db
     fails = with_loss(export_network(awake("tnrd")), "sample:test", recipe)
-    assert "bfloat16_loss_db" not in fails.tags, "its program asserts float32"
+    assert "bfloat16_loss_db" not in fails.facts.tags, "its program asserts float32"
     processor(None)
     assert with_loss(export, "sample:test", recipe) == export
 

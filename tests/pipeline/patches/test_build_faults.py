@@ -15,8 +15,9 @@ from PIL import Image
 from pipeline import cluster
 from pipeline.datasets.references import list_images
 from pipeline.datasets.sources import scan_images
-from pipeline.patches import build_store as module
-from pipeline.patches.build_store import ShardTask, build_shard, build_store, shard_key
+from pipeline.patches import one_shard
+from pipeline.patches.build_store import build_store
+from pipeline.patches.one_shard import ShardTask, build_shard, shard_key
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import open_shard, read_rows
@@ -203,7 +204,7 @@ def test_a_machine_with_another_jpeg_library_builds_nothing(tmp_path, monkeypatc
         store_uri=str(tmp_path / "store"),
         dataset="photos",
     )
-    monkeypatch.setattr(module, "_jpeg_library", lambda: "libjpeg 6b")
+    monkeypatch.setattr(one_shard, "jpeg_library", lambda: "libjpeg 6b")
     told = rf"{socket.gethostname()} has libjpeg 6b and pillow .*, which give other pixels"
     with pytest.raises(StoreError, match=told):
         build_shard(task)

@@ -15,6 +15,7 @@ from storage import files
 from storage.checkpoints import checkpoint_steps, save_checkpoint
 from storage.files import StoreError
 from storage.leases import held
+from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import read_rows
 from storage.patches.upkeep import gc, verify
 from storage.patches.versions import open_store
@@ -22,6 +23,7 @@ from storage.retention import checkpoint_garbage, store_garbage
 from tests.support.store_images import build, fail_midway, image_folder
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'qfactory[s3]'")
+S3File = pytest.importorskip("s3fs.core").S3File
 moto = pytest.importorskip("moto", reason="moto's S3 server is not installed")
 
 
@@ -112,6 +114,24 @@ def test_what_nothing_needs_is_told_and_removed_on_s3(bucket):
         garbage.remove()
     assert [*found(-3600)] == []
     assert files.list_names(f"{checkpoints}/done") == ["weights.safetensors"]
+
+
+def test_rows_of_a_shard_on_s3_are_asked_for_and_no_more(tmp_path, bucket, monkeypatch):
+    spec = PatchSpec(side=64, stride=8, qfs=(10, 20, 30, 40), degradation="image")
+    photos = image_folder(tmp_path / "photos", 3, size=(400, 400))
+    store = build(photos, f"{bucket}/asked", spec=spec).version
+    shard = store.shards[0]
+    asked, fetch = [], S3File._fetch_range
+
+    def counted(file, start, end):
+        asked.append(end - start)
+        return fetch(file, start, end)
+
+    monkeypatch.setattr(S3File, "_fetch_range", counted)
+    (pixels,) = read_rows(store, shard, 0, ["qf10"])
+    assert sum(asked) < pixels.nbytes + (128 << 10), "the page and the footer"
+    assert sum(asked) < shard.bytes / 4
+    assert len(asked) <= 4
 
 
 def test_a_missing_store_on_s3_is_refused(bucket):

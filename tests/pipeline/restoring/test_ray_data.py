@@ -32,6 +32,7 @@ from pipeline.restoring.batch_run import Batch, prepare, report
 from pipeline.restoring.one_photograph import restore_jpeg
 from pipeline.restoring.ray_data import restore_all
 from pipeline.served import precision as served_precision
+from pipeline.served.facts import facts_in
 from storage import files
 from storage.batches import manifest
 from storage.batches.batch_settings import UsedNetwork
@@ -43,9 +44,9 @@ from tests.support.project import PROJECT
 from tests.support.store_images import texture
 
 WEIGHTS = PROJECT / "models" / "zoo" / "quickres-qf10.safetensors"
-SOURCE = NetworkSource(
-    name="quickres", qfs=(10,), file="weights.safetensors", content=WEIGHTS.read_bytes(), asked=True
-)
+SHA256 = files.sha256_of(str(WEIGHTS))
+USED = UsedNetwork(name="quickres", uri="quickres-qf10", qfs=(10,), sha256=SHA256, asked=True)
+SOURCE = NetworkSource(network=USED, content=WEIGHTS.read_bytes())
 RUN = """
 import sys
 from pipeline import cluster
@@ -54,9 +55,6 @@ from tests.pipeline.restoring.test_ray_data import batch, slowly
 cluster.connect(None, cpus=2)
 restore_all(batch(sys.argv[1], sys.argv[2]), opener=slowly)
 """
-USED = UsedNetwork(
-    name="quickres", uri="quickres-qf10", qfs=(10,), sha256=SOURCE.sha256, asked=True
-)
 
 
 def batch(inputs, outputs, **settings):
@@ -209,20 +207,21 @@ def test_only_what_a_photograph_itself_is_to_blame_for_is_rejected(tmp_path):
 
 
 def test_outputs_on_the_disks_of_other_nodes_are_an_error_not_a_success(tmp_path):
-    prepared = prepare(batch(photo_folder(tmp_path / "in", 3), tmp_path / "out"))
+    asked = batch(photo_folder(tmp_path / "in", 3), tmp_path / "out")
+    prepared = prepare(asked)
     first, second, _ = prepared.photos
     append(prepared.job.outputs, [failure(first, prepared.job, "no memory")])
-    assert report(prepared, {"failed": 1}).failed == 1
+    assert report(asked, prepared, {"failed": 1}).failed == 1
     append(prepared.job.outputs, [rejection(second, prepared.job, "no picture")])
     with pytest.raises(StoreError, match=r"1 of 3 photographs are not visible.*s3://.*share"):
-        report(prepared, {"done": 1, "failed": 1, "rejected": 1})
+        report(asked, prepared, {"done": 1, "failed": 1, "rejected": 1})
 
 
 @pytest.mark.parametrize(("program", "room"), [(False, 2), (True, 16)])
 def test_a_gpu_is_waited_for_only_if_every_network_computes_on_it(monkeypatch, program, room):
     monkeypatch.setattr(ray_data, "cluster_gpus", lambda: 2)
     monkeypatch.setattr(ray_data, "cluster_cpus", lambda: 16)
-    other = replace(SOURCE, file="program.pt2" if program else SOURCE.file)
+    other = replace(SOURCE, facts=facts_in({}) if program else None)
     assert ray_data._room([SOURCE, other]) == room
 
 
@@ -347,18 +346,21 @@ def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
     (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg(98))
     states = [("qfactory_photographs_total", state) for state in ("done", "failed", "rejected")]
     before, seen = counted(), []
-    report = restore_all(batch(photos, tmp_path / "out"), on_progress=seen.append)
-    assert (report.restored, report.failed, report.skipped) == (13, 4, 0)
+    outputs = batch(photos, tmp_path / "out")
+    report = restore_all(outputs, on_progress=lambda *counts: seen.append(counts))
     after = counted_in_time(states)
     assert [after.get(one, 0) - before.get(one, 0) for one in states] == [13, 1, 3]
-    assert (seen[-1].done, seen[-1].failed, seen[-1].total) == (13, 4, 17)
-    reasons = {failed.input: failed.reason for failed in report.failures}
+    assert (report.restored, report.failed, report.skipped) == (13, 4, 0)
+    assert seen[-1] == (13, 4, 17)
+    rows = read_results(str(tmp_path / "out"))
+    reasons = {name: row.reason for name, row in rows.items() if row.state != "done"}
+    assert report.reasons == dict.fromkeys(reasons.values(), 1)
+    assert {report.examples[reason]: reason for reason in report.reasons} == reasons
     assert reasons.keys() == {"garbage.jpg", "gone.jpg", "print.jpg", "caf\\xe9.jpg"}
     assert "not a JPEG" in reasons["garbage.jpg"]
     assert "unreadable: No such file" in reasons["gone.jpg"]
     assert "CMYK" in reasons["print.jpg"]
     assert "UTF-8" in reasons["caf\\xe9.jpg"]
-    rows = read_results(str(tmp_path / "out"))
     assert "truncated" in rows["half.jpg"].notes
     networks = open_networks([SOURCE])
     for name, row in rows.items():
@@ -382,7 +384,7 @@ def test_a_later_run_does_only_what_is_new_changed_lost_or_asked_for(tmp_path, r
     (photos / "new.jpg").write_bytes(jpeg(51))
     (outputs / "004.png").unlink()
     report = restore_all(batch(photos, outputs), actors=1)
-    assert (report.skipped, report.skipped_rejected, report.failed) == (5, 1, 0)
+    assert (report.skipped, report.rejected_before, report.failed) == (5, 1, 1)
     second = written(outputs)
     assert second.keys() == {*first, "new.png"}
     redone = {name for name in first if second[name] != first[name]}
@@ -399,12 +401,11 @@ def test_what_was_too_large_is_tried_again_when_asked_or_when_it_may_be_larger(
 ):
     photos = photo_folder(tmp_path / "in", 3)
     small = batch(photos, tmp_path / "out", max_pixels=100)
-    assert len(restore_all(small, actors=1).failures) == 3
+    assert restore_all(small, actors=1).failed == 3
     again = restore_all(small, actors=1)
-    assert (again.restored, again.failed, again.skipped_rejected) == (0, 0, 3)
-    assert len(again.failures) == 3
+    assert (again.restored, again.failed, again.rejected_before) == (0, 3, 3)
     assert len(prepare(replace(small, retry_failed=True)).plan.todo) == 3
-    assert restore_all(batch(photos, tmp_path / "out"), actors=1).failures == ()
+    assert restore_all(batch(photos, tmp_path / "out"), actors=1).failed == 0
 
 
 class DiesOf:
@@ -433,7 +434,7 @@ def test_a_killed_actor_takes_no_photograph_with_it(tmp_path, ray_cluster):
     opener = DiesOf(56, marker=tmp_path / "killed")
     report = restore_all(batch(photos, tmp_path / "out"), actors=2, opener=opener)
     assert (tmp_path / "killed").exists()
-    assert (report.restored, report.failures) == (20, ())
+    assert (report.restored, report.failed) == (20, 0)
     assert len(written(tmp_path / "out")) == 20
 
 
@@ -442,9 +443,10 @@ def test_a_photograph_that_kills_its_actor_each_time_fails_alone(tmp_path, ray_c
     photos = photo_folder(tmp_path / "in", 20)
     (photos / "010.jpeg").write_bytes(jpeg(10, (56, 64)))
     report = restore_all(batch(photos, tmp_path / "out"), actors=1, opener=DiesOf(56))
-    assert report.restored == 19
-    assert [failed.input for failed in report.failures] == ["010.jpeg"]
-    assert "its worker died" in report.failures[0].reason
+    assert (report.restored, report.failed) == (19, 1)
+    ((reason, example),) = report.examples.items()
+    assert example == "010.jpeg"
+    assert "its worker died" in reason
     (again,) = prepare(batch(photos, tmp_path / "out")).plan.todo
     assert again.name == "010.jpeg"
 
@@ -479,8 +481,8 @@ class StoppedError(Exception):
 def test_a_run_that_its_caller_stops_goes_on_later(tmp_path, ray_cluster):
     photos, outputs = photo_folder(tmp_path / "in", 30, size=(200, 300)), tmp_path / "out"
 
-    def stop(progress):
-        if progress.done >= 6:
+    def stop(done, failed, total):
+        if done >= 6:
             raise StoppedError
 
     with pytest.raises(StoppedError):
@@ -489,7 +491,7 @@ def test_a_run_that_its_caller_stops_goes_on_later(tmp_path, ray_cluster):
     before = written(outputs)
     assert 6 <= len(finished) < 30
     report = restore_all(batch(photos, outputs), actors=1)
-    assert report.failures == ()
+    assert report.failed == 0
     after = written(outputs)
     assert len(after) == 30
     assert all(after[row.output] == before[row.output] for row in finished.values())
@@ -525,7 +527,7 @@ def test_a_batch_begun_before_precisions_were_recorded_goes_on_in_float32(tmp_pa
     del values["precision"]
     recorded.write_text(json.dumps(values))
     (source,) = prepare(batch(photos, outputs)).sources
-    (opened,) = open_networks([replace(source, bfloat16_loss_db=0.0)])
+    (opened,) = open_networks([replace(source, network=replace(USED, bfloat16_loss_db=0.0))])
     assert opened.precision == "float32"
 
 

@@ -33,8 +33,9 @@ from pipeline.networks.restorer import Restorer, network_restorer
 from pipeline.networks.weights import load_network
 from pipeline.restoring.one_photograph import Network, restore_jpeg
 from pipeline.served import model as served_model
+from pipeline.served.facts import ProgramFacts
 from pipeline.served.model import ServedModel
-from pipeline.served.network import ProgramFacts, ServedNetwork
+from pipeline.served.network import ServedNetwork
 from pipeline.served.photographs import png_of, read_photograph
 from pipeline.served.quantization_cells import within_cells
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion, RegistryError
@@ -316,7 +317,7 @@ def register(
         export.module,
         name=name,
         input_example=export.input_example,
-        tags={**export.tags, "architecture": name.split("-")[1]},
+        tags={**export.facts.tags, "architecture": name.split("-")[1]},
         run_id=run_id,
         served=export.served,
     )

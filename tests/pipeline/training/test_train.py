@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from models import build_model
 from models.quickres import QuickRes
+from pipeline.loading.epoch_plan import share_of_batch
 from pipeline.loading.inputs import dihedral, turned_tables
 from pipeline.loading.loader import PatchLoader
 from pipeline.networks.weights import load_network, load_weights
@@ -29,7 +30,6 @@ from pipeline.training.failure_messages import too_large
 from pipeline.training.job import TrainingError, World, parse_seconds
 from pipeline.training.loop import train
 from pipeline.training.optimization import Plateau, learning_rate, make_optimizer, set_learning_rate
-from pipeline.training.start import share_of_batch
 from storage.checkpoints import CheckpointError, checkpoint_steps
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
@@ -343,9 +343,9 @@ def test_durations_are_read_as_people_write_them():
         parse_seconds("soon")
 
 
-def test_a_batch_that_workers_cannot_share_names_the_counts_that_can():
-    with pytest.raises(ValueError, match=r"3 workers: choose one of \[1, 2, 4, 8\]"):
-        share_of_batch(8, 3)
+def test_a_batch_of_fewer_patches_than_workers_is_refused():
+    with pytest.raises(ValueError, match="a batch of 8 is too small for 9 workers: choose fewer"):
+        share_of_batch(8, 9)
 
 
 def start_training(store: str, out: Path) -> subprocess.Popen:
