@@ -29,6 +29,7 @@ from flows.steps.study_parts import default_sets
 from flows.steps.study_results import notes_of
 from flows.steps.validation_sets import build_validation, find_validation_sets
 from pipeline.datasets.leaks import evaluation_images
+from pipeline.logs import about
 from pipeline.networks.weights import load_weights
 from pipeline.recipes import Recipe, get_recipe
 from pipeline.training.job import parse_seconds
@@ -162,7 +163,7 @@ def train_in(
     """Train a recipe, or a slice of it, in its MLflow run below `parent`."""
     try:
         key = training_name(recipe, version, initial_weights)
-        with parent.run(recipe.name, key=key) as run:
+        with about(recipe=recipe.name), parent.run(recipe.name, key=key) as run:
             link_artifact(run)
             recording.log_inputs(run, recipe, version)
             result = train_network(recipe, version, run, plan, initial_weights)

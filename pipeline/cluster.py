@@ -18,6 +18,7 @@ from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import prometheus
+from pipeline.logs import tell, warnings_sent_to
 from pipeline.timings import timed
 
 T = TypeVar("T")
@@ -196,7 +197,7 @@ def _mapped(
             done = _first_done(list(running), stop)
             item = running.pop(done)
             try:
-                result = ray.get(done)
+                result, records = ray.get(done)
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
@@ -204,6 +205,7 @@ def _mapped(
                     f"Ray lost the worker of one task again and again ({type(error).__name__}): "
                     f"{str(item)[:ITEM_LENGTH]}"
                 ) from error
+            tell(records)
             yield result
     finally:
         for reference in running:
@@ -217,6 +219,8 @@ def _first_done(running: list[ray.ObjectRef], stop: threading.Event) -> ray.Obje
     return done[0]
 
 
-def _call(function: Callable[[T], R], item: T) -> R:
+def _call(function: Callable[[T], R], item: T) -> tuple[R, list[logging.LogRecord]]:
     tell_prometheus()
-    return function(item)
+    records: list[logging.LogRecord] = []
+    with warnings_sent_to(records.append):
+        return function(item), records

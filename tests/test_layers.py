@@ -89,7 +89,7 @@ MORE_ENTRIES = {
     "flows": 16,
     "flows/commands": 19,
     "models": 22,
-    "pipeline": 16,
+    "pipeline": 17,
     "pipeline/recipes": 18,
 }
 """Folders with more: the flows by name and the rooms, one file a command, a paper, a family."""

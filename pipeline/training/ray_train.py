@@ -25,6 +25,7 @@ from ray.exceptions import RayError
 from ray.train import LoggingConfig, RunConfig, ScalingConfig
 
 from pipeline.cluster import ClusterError, beside_the_driver, is_out_of_reach, may_grow, nodes
+from pipeline.logs import tell
 from pipeline.prometheus import FAILURES, count
 from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
 from pipeline.training.job import Record, TrainingJob, TrainingResult
@@ -316,7 +317,10 @@ def _taken(mailbox: ActorHandle) -> Iterator[Begun | Record | TrainingResult]:
         news: News = pickle.loads(letter)
         if isinstance(news, Exception):
             raise news
-        yield news
+        if isinstance(news, logging.LogRecord):
+            tell([news])
+        else:
+            yield news
 
 
 def _each(scaling: ScalingConfig) -> dict[str, float]:

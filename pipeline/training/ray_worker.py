@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from logging import LogRecord
 from threading import Event, Thread
 from typing import Any
 
@@ -24,6 +25,7 @@ from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
 from pipeline.cluster import tell_prometheus
+from pipeline.logs import about, warnings_sent_to
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training.loop import train
@@ -42,9 +44,9 @@ class Begun:
     """How many begin together."""
 
 
-News = Begun | Record | TrainingResult | Exception
-"""What workers report: that they begin, a step, what the training gave, or why it would fail
-again."""
+News = Begun | Record | LogRecord | TrainingResult | Exception
+"""What workers report: that they begin, a step, a warning, what the training gave, or why it would
+fail again."""
 
 
 class _OnRaysNetwork(_TorchBackend):
@@ -154,7 +156,8 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
     try:
         _check(settings, world)
         report(Begun(workers=world.size))
-        result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
+        with warnings_sent_to(report), about(recipe=job.recipe.name):
+            result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
     except Exception as error:
         if may_pass(error, world):
             raise

@@ -21,8 +21,9 @@ from storage.patches.versions import (
     version_numbers,
 )
 
-GRACE_S = 3600.0
 FOLDERS = ("versions", "shards", "sources")
+"""In the order in which what they hold may be deleted."""
+GRACE_S = 3600.0
 VERIFIED = "VERIFIED"
 """Name of the file that tells of the last verification, beside CURRENT."""
 
@@ -113,12 +114,7 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     kept_names = _files_of(uri, [number for number in numbers if number not in dropped])
     named = kept_names | _files_of(uri, [n for n in dropped if _readable(uri, n)])
     gone = {*(f"{number}.json" for number in dropped), *(named - kept_names)}
-    doomed = [
-        file
-        for folder in FOLDERS
-        for file in files.list_files(files.join(uri, folder))
-        if _name(file) in gone
-    ]
+    doomed = [file for folder in FOLDERS for file in _stored(uri, folder) if _name(file) in gone]
     doomed += _unnamed(uri, named, grace_s)
     if not dry_run:
         for file in doomed:
@@ -134,31 +130,36 @@ def orphans(uri: str, *, grace_s: float = GRACE_S) -> list[StoredFile]:
     return _unnamed(uri, _files_of(uri, version_numbers(uri)), grace_s)
 
 
+def remove_leftovers(uri: str, grace_s: float = GRACE_S) -> int:
+    """Remove what killed builds were writing more than `grace_s` ago; return the files."""
+    found = [file for folder in FOLDERS for file in _stored(uri, folder)]
+    left = [file for file in _old(found, grace_s) if _is_temporary(file)]
+    for file in left:
+        files.delete(file.uri)
+    return len(left)
+
+
 def _unnamed(uri: str, named: set[str], grace_s: float) -> list[StoredFile]:
-    unnamed = [
-        file
-        for folder in FOLDERS
-        for file in files.list_files(files.join(uri, folder))
-        if (_name(file).startswith(TEMPORARY) if folder == "versions" else _name(file) not in named)
-    ]
-    return [file for file in unnamed if file.modified < time.time() - grace_s]
+    found = [file for file in _stored(uri, "versions") if _is_temporary(file)]
+    for folder in ("shards", "sources"):
+        found += [file for file in _stored(uri, folder) if _name(file) not in named]
+    return _old(found, grace_s)
+
+
+def _stored(uri: str, folder: str) -> list[StoredFile]:
+    return files.list_files(files.join(uri, folder))
+
+
+def _old(found: list[StoredFile], grace_s: float) -> list[StoredFile]:
+    return [file for file in found if file.modified < time.time() - grace_s]
+
+
+def _is_temporary(file: StoredFile) -> bool:
+    return _name(file).startswith(TEMPORARY)
 
 
 def _name(file: StoredFile) -> str:
     return file.uri.rpartition("/")[2]
-
-
-def remove_leftovers(uri: str, grace_s: float = GRACE_S) -> int:
-    """Remove what killed builds were writing more than `grace_s` ago; return the files."""
-    old = [
-        file
-        for folder in FOLDERS
-        for file in files.list_files(files.join(uri, folder))
-        if _name(file).startswith(TEMPORARY) and file.modified < time.time() - grace_s
-    ]
-    for file in old:
-        files.delete(file.uri)
-    return len(old)
 
 
 def _files_of(uri: str, numbers: list[int]) -> set[str]:

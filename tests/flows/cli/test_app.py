@@ -2,12 +2,16 @@
 
 import json
 import shlex
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import several
-from tests.support.embedded import prefect_database
+from tests.support.commands import QFACTORY, environment, several
+from tests.support.embedded import embedded_workspace, prefect_database
 from tests.support.store_images import build, image_folder
 
 pytestmark = pytest.mark.slow
@@ -169,3 +173,58 @@ def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_i
     assert repaired.code == 0, repaired.err
     assert "are whole" in whole.out
     assert "removed 0 files" in cleaned.out
+
+
+def test_a_traceback_an_error_and_a_warning_show_no_password(tmp_path):
+    code = """
+import logging, sys
+import flows.commands.recipes as recipes
+from flows.cli.app import main
+place = "http://me:5ecret@127.0.0.1:1"
+def list_recipes():
+    logging.getLogger("storage").warning("no answer from %s", place)
+    raise RuntimeError(f"{place} is not there")
+def show_recipe(name: str):
+    raise ValueError(f"{place} is refused")
+recipes.list_recipes, recipes.show_recipe = list_recipes, show_recipe
+main()
+"""
+    told = {}
+    for words in (("recipes", "list"), ("recipes", "show", "nix")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True,
+        )  # fmt: skip
+        told[done.returncode] = done.stderr
+    assert told.keys() == {1, 2}
+    warning, *traceback = told[1].splitlines()
+    assert warning == "WARNING no answer from http://127.0.0.1:1"
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert traceback[-1] == "RuntimeError: http://127.0.0.1:1 is not there"
+    assert told[2] == "error: http://127.0.0.1:1 is refused\n"
+
+
+def test_a_warning_reaches_prefects_log_and_is_a_line_of_json(tmp_path):
+    photos, folder = image_folder(tmp_path / "photos", 3), tmp_path / "workspace"
+    version = build(photos, folder / "stores" / "mine").version
+    (folder / "stores" / "mine" / "versions" / "1.json").write_text("{}")
+    spec = ("--side", "32", "--stride", "16", "--qf", "10", "40", "--degradation", "patch")
+    done = subprocess.run(
+        [QFACTORY, "patches", "build", "--dataset", f"folder:{photos}", "--store", "mine", *spec],
+        cwd=tmp_path, capture_output=True, text=True,
+        env=environment(tmp_path, **embedded_workspace(folder), QFACTORY_LOG_FORMAT="json"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    (warning,) = (line for line in lines if line["level"] == "WARNING")
+    assert warning["message"].endswith("a new version is made")
+    assert warning["flow_run"] == f"folder:{photos}"
+    assert warning["task_run"].startswith("build shards and publish the version")
+    (built,) = (line for line in lines if line["message"].startswith("store built"))
+    assert {name: built[name] for name in ("flow_run", "task_run")} == {
+        name: warning[name] for name in ("flow_run", "task_run")
+    }
+    with closing(sqlite3.connect(folder / "prefect" / "prefect.db")) as database:
+        logged = database.execute("SELECT name, message FROM log WHERE level >= 30").fetchall()
+    assert logged == [("pipeline.patches.build_store", warning["message"])]
+    assert done.stdout.startswith(f"{version.uri}@2")

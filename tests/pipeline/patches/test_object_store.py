@@ -90,24 +90,6 @@ def test_a_store_on_s3_has_the_same_shards_as_one_on_the_disk(tmp_path, bucket):
     assert open_store(f"{bucket}/store") == second.version
 
 
-def test_rows_of_a_shard_on_s3_are_asked_for_and_no_more(tmp_path, bucket, monkeypatch):
-    spec = PatchSpec(side=64, stride=8, qfs=(10, 20, 30, 40), degradation="image")
-    photos = image_folder(tmp_path / "photos", 3, size=(400, 400))
-    store = build(photos, f"{bucket}/asked", spec=spec).version
-    shard = store.shards[0]
-    asked, fetch = [], S3File._fetch_range
-
-    def counted(file, start, end):
-        asked.append(end - start)
-        return fetch(file, start, end)
-
-    monkeypatch.setattr(S3File, "_fetch_range", counted)
-    (pixels,) = read_rows(store, shard, 0, ["qf10"])
-    assert sum(asked) < pixels.nbytes + (128 << 10), "the page and the footer"
-    assert sum(asked) < shard.bytes / 4
-    assert len(asked) <= 4
-
-
 def test_what_nothing_needs_is_told_and_removed_on_s3(bucket):
     stores, checkpoints = f"{bucket}/old/stores", f"{bucket}/old/checkpoints"
     weights = f"{checkpoints}/done/weights.safetensors"
@@ -132,6 +114,24 @@ def test_what_nothing_needs_is_told_and_removed_on_s3(bucket):
         garbage.remove()
     assert [*found(-3600)] == []
     assert files.list_names(f"{checkpoints}/done") == ["weights.safetensors"]
+
+
+def test_rows_of_a_shard_on_s3_are_asked_for_and_no_more(tmp_path, bucket, monkeypatch):
+    spec = PatchSpec(side=64, stride=8, qfs=(10, 20, 30, 40), degradation="image")
+    photos = image_folder(tmp_path / "photos", 3, size=(400, 400))
+    store = build(photos, f"{bucket}/asked", spec=spec).version
+    shard = store.shards[0]
+    asked, fetch = [], S3File._fetch_range
+
+    def counted(file, start, end):
+        asked.append(end - start)
+        return fetch(file, start, end)
+
+    monkeypatch.setattr(S3File, "_fetch_range", counted)
+    (pixels,) = read_rows(store, shard, 0, ["qf10"])
+    assert sum(asked) < pixels.nbytes + (128 << 10), "the page and the footer"
+    assert sum(asked) < shard.bytes / 4
+    assert len(asked) <= 4
 
 
 def test_a_missing_store_on_s3_is_refused(bucket):

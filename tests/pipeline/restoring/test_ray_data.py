@@ -359,6 +359,8 @@ def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
     before, seen = counted(), []
     outputs = batch(photos, tmp_path / "out")
     report = restore_all(outputs, on_progress=lambda *counts: seen.append(counts))
+    after = counted_in_time(states)
+    assert [after.get(one, 0) - before.get(one, 0) for one in states] == [13, 1, 3]
     assert (report.restored, report.failed, report.skipped) == (13, 4, 0)
     assert seen[-1] == (13, 4, 17)
     after = counted_in_time(states)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
@@ -12,8 +13,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from storage.tracking import signs_of_life
+from storage.tracking.abandoned_runs import OWNER_TAG, abandoned_runs
 from storage.tracking.journal import Entry, Journal
 from storage.tracking.server_state import ask_server
+from storage.tracking.signs_of_life import EXPIRES_S, SIGN_TAG
 from storage.tracking.tracker import Tracker
 from tests.support.forks import FORKS
 from tests.support.mlflow_servers import new_database, running_server
@@ -130,6 +134,45 @@ def test_runs_of_a_killed_process_do_not_stay_running(uri):
     }
 
 
+def test_runs_of_another_machine_end_when_they_have_been_silent(uri):
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("study")
+    silent_s = {"living": 0, "late": EXPIRES_S - 30, "dead": EXPIRES_S + 30, "older": None}
+    for name, seconds in silent_s.items():
+        tags = {OWNER_TAG: "elsewhere/4026531836/77"}
+        if seconds is not None:
+            tags[SIGN_TAG] = str(time.time() - seconds)
+        client.create_run(experiment, tags=tags, run_name=name)
+    assert [client.get_run(i).info.run_name for i in abandoned_runs(client)] == ["dead"]
+    with Tracker(uri) as tracker, tracker.study("study"):
+        pass
+    runs = runs_of(uri, "study")
+    running = {name for name, run in runs.items() if run.info.status == "RUNNING"}
+    assert running == {"living", "late", "older"}
+    assert runs["dead"].info.status == "KILLED"
+    assert runs["dead"].data.tags["error"] == "its process ended without a word"
+
+
+def test_a_run_gives_signs_as_long_as_its_process_works_on_it(uri, monkeypatch):
+    monkeypatch.setattr(signs_of_life, "RENEWED_S", 0.05)
+    client = MlflowClient(tracking_uri=uri)
+    with Tracker(uri) as tracker, tracker.study("study") as study:
+        recorded = str(study.run_id)
+        for _ in range(2):
+            client.set_tag(recorded, SIGN_TAG, "0")
+            in_time(lambda: client.get_run(recorded).data.tags[SIGN_TAG] != "0")
+    in_time(lambda: "signs of life" not in [thread.name for thread in threading.enumerate()])
+    assert runs_of(uri, "study")["study"].info.status == "FINISHED"
+
+
+def in_time(happened):
+    """Wait until something has happened, ten seconds at most."""
+    until = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def test_work_that_was_cut_short_goes_on_in_its_run_and_doubles_no_step(uri):
     def work(first: int, last: int, *, fail: bool) -> None:
         with (
@@ -210,8 +253,11 @@ def test_without_a_server_the_work_goes_on_and_what_was_lost_is_named():
     assert seconds < 10, "patience of half a second, 300 times"
 
 
-def test_what_could_not_be_recorded_is_kept_in_a_file(tmp_path):
-    uri = f"http://127.0.0.1:{free_port()}"
+def test_what_could_not_be_recorded_is_kept_in_a_file_without_the_servers_password(
+    tmp_path, caplog
+):
+    address = f"127.0.0.1:{free_port()}"
+    uri = f"http://me:5ecret@{address}"
     with (
         Tracker(uri, keep_in=str(tmp_path / "kept"), patience_s=0.5) as tracker,
         tracker.study("study") as study,
@@ -226,6 +272,8 @@ def test_what_could_not_be_recorded_is_kept_in_a_file(tmp_path):
     ((name, value, _, step),) = kept["run study: 1 metric values (loss) of steps 7 to 7"]
     assert (name, value, step) == ("loss", 0.5, 7)
     assert kept["run study: file picture.png"] == {"path": "picture.png", "base64": "AP8="}
+    assert f"Not recorded at http://{address}: " in caplog.text
+    assert "5ecret" not in caplog.text + file.read_text()
 
 
 @pytest.mark.slow
