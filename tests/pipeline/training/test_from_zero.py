@@ -1,13 +1,16 @@
 """What a cluster without a single node does when a build and trainings ask for theirs."""
 
 import re
+import socket
 from concurrent.futures import CancelledError
 from threading import Event
 
 import pytest
+import torch
 
 from pipeline import cluster as connection
 from pipeline.training import ray_train
+from pipeline.training.job import TrainingError
 from pipeline.training.ray_train import run_training
 from tests.support.autoscaled_ray import autoscaled_ray
 from tests.support.store_images import build, image_folder
@@ -35,6 +38,11 @@ def test_a_build_and_a_training_get_their_nodes_and_what_no_node_type_offers_is_
     notices, stop = [], Event()
     job = make_job(store, tmp_path / "out")
     options = {"workers": 1, "name": "test", "storage": str(tmp_path / "ray")}
+    if not torch.cuda.is_available():
+        with pytest.raises(
+            TrainingError, match=f"node {socket.gethostname()} has a GPU for Ray that"
+        ):
+            run_training(job, gpus=1, on_notice=notices.append, **options)
     trained = run_training(job, gpus=1, device="cpu", on_notice=notices.append, **options)
     assert trained.finished
     assert "has not begun" in notices[0]
