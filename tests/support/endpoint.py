@@ -1,7 +1,7 @@
 """What a real Ray's node tells Prometheus of the project's counters."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from urllib.request import urlopen
 
 import ray
@@ -31,9 +31,13 @@ def counted() -> dict[Series, float]:
     return sums
 
 
-def counted_in_time(wanted: Iterable[Series]) -> dict[Series, float]:
-    """Return what `counted` does once it has all of `wanted`, or does not have it in time."""
+def counted_in_time(least: Mapping[Series, float]) -> dict[Series, float]:
+    """Return what `counted` does once it has at least so much of each, or does not in time."""
     end = time.monotonic() + WITHIN_S
-    while not {*wanted} <= (found := counted()).keys() and time.monotonic() < end:
+    found = counted()
+    while time.monotonic() < end:
+        if all(found.get(series, 0) >= value for series, value in least.items()):
+            break
         time.sleep(0.5)
+        found = counted()
     return found
