@@ -364,8 +364,6 @@ def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
     assert {one: after[one] - before.get(one, 0) for one in expected} == expected
     assert (report.restored, report.failed, report.skipped) == (13, 4, 0)
     assert seen[-1] == (13, 4, 17)
-    after = counted_in_time(states)
-    assert [after.get(one, 0) - before.get(one, 0) for one in states] == [13, 1, 3]
     rows = read_results(str(tmp_path / "out"))
     reasons = {name: row.reason for name, row in rows.items() if row.state != "done"}
     assert report.reasons == dict.fromkeys(reasons.values(), 1)
