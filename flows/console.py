@@ -57,6 +57,20 @@ def show_table(
         _print_lines(rows, title)
 
 
+def show_rows(
+    rows: Sequence[Mapping[str, object]],
+    title: str | None = None,
+    *,
+    json: bool,
+    spare: Sequence[str] = (),
+) -> None:
+    """Print rows as one JSON array and nothing else, or as `show_table` does."""
+    if json:
+        print_json(rows)
+    else:
+        show_table(rows, title, spare=spare)
+
+
 def print_json(answer: object) -> None:
     """Print an answer as JSON, and nothing else, to stdout; a number that is not finite is null."""
     finite = json.loads(json.dumps(answer), parse_constant=lambda _: None)

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.console import counted
 from flows.parameters import QualityFactors, Reference, References
+from flows.planning.evaluated_images import images_of
 from flows.planning.kept_scores import score_beside_jpeg
 from flows.planning.named_networks import OpenNetwork, open_network
 from flows.reporting.evaluation_report import evaluation_report
 from flows.reporting.pages import link_artifact
 from flows.reporting.score_tables import result_rows
 from flows.runtime import open_tracker, progress, retried_task, say
-from flows.settings import git_commit, settings
+from flows.settings import git_commit
 from flows.steps import recording
 from flows.steps.publishing import default_path, write_report
-from pipeline.datasets import references
-from pipeline.evaluation.protocol import load_images
 from pipeline.evaluation.published import JPEG
 from pipeline.evaluation.scores import Comparison, EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
@@ -72,7 +70,7 @@ def evaluate(
             }
         )
         scored = [score(network, opened, reference, qf, degradation) for reference in dataset]
-        results = tuple(one.restored if isinstance(one, Comparison) else one for one in scored)
+        results = [one.own for one in scored]
         for result in results:
             recording.log_result(run, result)
             recording.log_published(run, result, opened.architecture)
@@ -102,12 +100,8 @@ def score(
     network: str, opened: OpenNetwork, dataset: Reference, qfs: list[int], degradation: Protocol
 ) -> Comparison | EvaluationResult:
     """Score one network, beside JPEG, on one set at every quality factor; or JPEG alone."""
-    root = settings().datasets_root
-    sources = references.list_images(dataset, root=root, purpose="evaluate")
     with progress(f"evaluate {network} on {dataset}") as update:
-        images = counted(load_images(sources), len(sources), update)
-        found = score_beside_jpeg(opened, images, dataset, qfs, degradation)
-    result = found.restored if isinstance(found, Comparison) else found
-    for row in result.rows:
+        found = score_beside_jpeg(opened, images_of(dataset, update), dataset, qfs, degradation)
+    for row in found.own.rows:
         say(f"{row.label} QF{row.qf}: {row.metrics['psnr']:.2f} dB, SSIM {row.metrics['ssim']:.4f}")
     return found

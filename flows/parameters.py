@@ -12,34 +12,11 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from flows.planning.recipe_graph import matching
 from pipeline.datasets import references
-from pipeline.networks.devices import PrecisionChoice
+from pipeline.networks.devices import PrecisionChoice as PrecisionChoice
 from pipeline.recipes import RECIPES, get_recipe
 from pipeline.recipes.comparisons import COMPARISONS, get_comparison
 from pipeline.training.job import parse_seconds
-from storage.patches.schema import Degradation
-
-__all__ = [
-    "Accelerator",
-    "ComparisonName",
-    "Degradation",
-    "GpusPerWorker",
-    "Name",
-    "PrecisionChoice",
-    "QualityFactor",
-    "QualityFactors",
-    "RecipeName",
-    "RecipePattern",
-    "RecipePatterns",
-    "Reference",
-    "References",
-    "Share",
-    "Side",
-    "Steps",
-    "StopAfter",
-    "Stride",
-    "Threads",
-    "Workers",
-]
+from storage.patches.schema import Degradation as Degradation
 
 
 def _checked(check: Callable[[str], object]) -> AfterValidator:
@@ -110,8 +87,8 @@ StopAfter = Annotated[
     str,
     _checked(parse_seconds),
     Field(
-        description="Stop with a checkpoint after so long: 90s, 9m, 1.5h",
-        json_schema_extra={"pattern": r"^\s*[0-9]+(\.[0-9]+)?[smh]?\s*$"},
+        description="Stop with a checkpoint after so long: 90s, 9m, 1.5h, 7d",
+        json_schema_extra={"pattern": r"^\s*[0-9]+(\.[0-9]+)?[smhd]?\s*$"},
     ),
     Parameter(name="--for"),
 ]

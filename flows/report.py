@@ -10,7 +10,7 @@ from flows.reporting.pages import mlflow_server
 from flows.settings import settings
 from flows.steps.publishing import default_path, link_report, page_files
 from pipeline.reports.html import save_page
-from pipeline.reports.report_data import Report, ReportedNetwork, from_files
+from pipeline.reports.report_data import ReportedNetwork, from_files
 from storage.tracking.recorded_runs import LATEST, RecordedRun, RecordedRuns
 
 
@@ -27,7 +27,8 @@ def report(run: str = LATEST, out: str | None = None) -> str:
     """
     runs = RecordedRuns(settings().mlflow_uri)
     found = runs.find(run)
-    made = with_recorded_curves(from_files(partial(runs.read, found)))
+    made = from_files(partial(runs.read, found))
+    made = replace(made, networks=tuple(_with_curves(network) for network in made.networks))
     path = out or default_path(found.name)
     page = save_page(made, path)
     runs.write(found, page_files(page))
@@ -35,12 +36,8 @@ def report(run: str = LATEST, out: str | None = None) -> str:
     return path
 
 
-def with_recorded_curves(made: Report) -> Report:
-    """Return a report with the loss curves of its training runs as MLflow holds them."""
-    return replace(made, networks=tuple(_with_curves(network) for network in made.networks))
-
-
 def _with_curves(network: ReportedNetwork) -> ReportedNetwork:
+    """Return a network with the curves of its training run as MLflow holds them."""
     if network.training_run is None:
         return network
     loss, held_out = recorded_curves(network.training_run)

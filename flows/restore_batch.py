@@ -1,53 +1,24 @@
 """The restore-batch flow: a folder or bucket of JPEG photographs becomes one of restored files."""
 
-from collections import Counter
-from dataclasses import dataclass
 from typing import Annotated
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
-from flows.planning.restoring_networks import fetch, names_of, networks_for
+from flows.planning.restoring_networks import fetch, networks_for
 from flows.runtime import progress, ray_session, retried_task, say
 from pipeline.networks.devices import PrecisionChoice
-from pipeline.restoring.batch_run import Batch, BatchProgress, BatchReport
-from pipeline.restoring.one_photograph import MAX_PIXELS
+from pipeline.restoring.batch_run import Batch, RestoredBatch
 from pipeline.restoring.photo_names import Kind
 from pipeline.restoring.ray_data import restore_all
+from pipeline.served.photographs import MAX_PIXELS
 from pipeline.timings import timed
 from storage.batches.batch_settings import UsedNetwork
 
 Place = Annotated[str, Field(min_length=1, description="A folder or bucket: a path, s3://, gs://")]
 Pixels = Annotated[int, Field(ge=1, description="Photographs with more pixels are refused")]
 Actors = Annotated[int, Field(ge=1, description="Photographs restored at once")]
-
-REASONS = 20
-REASON_LENGTH = 80
-"""Of the text that failures are counted by: what follows tells of one file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoredBatch:
-    """What a run of the flow did."""
-
-    outputs: str
-    manifest: str
-    """URI of a Parquet file with a row a photograph."""
-    networks: str
-    """Names of the networks that were there to choose from."""
-    restored: int
-    """Photographs restored by this run."""
-    skipped: int
-    """Photographs that were restored before."""
-    failed: int
-    """Photographs that have no output, in this run or before."""
-    rejected_before: int
-    """Of those, what earlier runs rejected and this one did not try again."""
-    reasons: dict[str, int]
-    """Photographs by the reason why they failed, the most frequent first."""
-    examples: dict[str, str]
-    """One such photograph a reason."""
 
 
 @flow(name="restore-batch", flow_run_name="{outputs}")
@@ -91,9 +62,8 @@ def restore_batch(
         new_networks=new_networks,
         precision=precision,
     )
-    with ray_session():
-        report = restore_photographs(batch, actors)
-    result = summary(batch, report)
+    with ray_session(lazy=True):
+        result = restore_photographs(batch, actors)
     describe(result)
     return result
 
@@ -107,35 +77,15 @@ def choose_networks(outputs: str, model: str | None, new_networks: bool) -> tupl
 
 @retried_task("restore photographs")
 @timed("restore photographs")
-def restore_photographs(batch: Batch, actors: int | None) -> BatchReport:
+def restore_photographs(batch: Batch, actors: int | None) -> RestoredBatch:
     """Restore what is not done yet; again after a network or disk failed, from where it was."""
     with progress(f"photographs of {batch.inputs}") as update:
 
-        def shown(now: BatchProgress) -> None:
-            failed = f", {now.failed:,} failed" if now.failed else ""
-            update(now.done + now.failed, now.total, f"{now.done:,}/{now.total:,}{failed}")
+        def shown(done: int, failed: int, total: int) -> None:
+            told = f", {failed:,} failed" if failed else ""
+            update(done + failed, total, f"{done:,}/{total:,}{told}")
 
         return restore_all(batch, actors=actors, on_progress=shown)
-
-
-def summary(batch: Batch, report: BatchReport) -> RestoredBatch:
-    """Return what a run did, with its failures counted by reason."""
-    reasons, examples = Counter[str](), dict[str, str]()
-    for result in report.failures:
-        reason = result.reason[:REASON_LENGTH]
-        reasons[reason] += 1
-        examples.setdefault(reason, result.input)
-    return RestoredBatch(
-        outputs=batch.outputs,
-        manifest=report.manifest,
-        networks=names_of(batch.networks),
-        restored=report.restored,
-        skipped=report.skipped,
-        failed=len(report.failures),
-        rejected_before=report.skipped_rejected,
-        reasons=dict(reasons.most_common(REASONS)),
-        examples=examples,
-    )
 
 
 def table_of(result: RestoredBatch) -> list[dict[str, object]]:

@@ -13,11 +13,13 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 
 from flows.console import Update, at_most_every, notes, shown, shows_progress
 from flows.settings import settings
 from pipeline import cluster
+from pipeline.logs import about
+from pipeline.prometheus import failures_counted
 from pipeline.timings import timed
 from storage.leases import held
 from storage.tracking.tracker import Tracker
@@ -64,7 +66,7 @@ def retried_task(
 
     `run_name` is the name of its runs, with the function's parameters in braces.
     """
-    return task(
+    made = task(
         name=name,
         task_run_name=run_name,
         retries=2,
@@ -72,6 +74,15 @@ def retried_task(
         retry_condition_fn=is_transient,
         cache_policy=NO_CACHE,
     )
+    return lambda function: made(_observed(name)(function))
+
+
+@contextmanager
+def _observed(name: str) -> Iterator[None]:
+    """Count failures of a task, and say of all records which run they are of."""
+    run = {"flow_run_name": str(flow_run.name), "task_run_name": str(task_run.name)}
+    with failures_counted(name), about(**run):
+        yield
 
 
 def is_transient(task: object, run: object, state: State) -> bool:

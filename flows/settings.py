@@ -4,10 +4,12 @@ import os
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pipeline.logs import OURS
 from storage import files
 from storage.tracking import moved_workspace
 
@@ -17,6 +19,8 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OURS),
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # the end of a training is seen that much later
@@ -47,6 +51,8 @@ class Settings(BaseSettings):
     """Seconds that the analyses in a report may take, about; at 0 it has none."""
     commit: str | None = None
     """Commit of the code where it is not a git checkout, such as in an image."""
+    log_format: Literal["text", "json"] = "text"
+    """What commands write about their work to stderr: sentences, or a JSON object a line."""
     tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     ray_address: str | None = Field(default=None, validation_alias="RAY_ADDRESS")
     ray_auth_mode: str | None = Field(default=None, validation_alias="RAY_AUTH_MODE")

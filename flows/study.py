@@ -45,6 +45,7 @@ def study(
     name: Name = "study",
     store: str | None = None,
     workers: Workers | None = None,
+    min_workers: Workers | None = None,
     threads: Threads | None = None,
     accelerator: Accelerator = "auto",
     gpus_per_worker: GpusPerWorker = 1.0,
@@ -69,6 +70,8 @@ def study(
         store: name, path or URI of the patch store; by default it is named after the dataset and
             the spec
         workers: training workers (default: QFACTORY_WORKERS)
+        min_workers: of a cluster, how few of them a training begins or goes on with while nodes
+            come and go; the steps stay the same (default: all)
         threads: CPU threads of a worker (default: all that a training alone can have); fewer let
             more trainings run side by side
         accelerator: what to compute on: `auto` takes GPUs if enough of them are there now, `gpu` or
@@ -83,6 +86,7 @@ def study(
     plan = TrainingPlan(
         evaluate_on=tuple(evaluate_on or default_sets(dataset)),
         workers=workers or settings().workers,
+        min_workers=min_workers,
         threads=threads,
         accelerator=accelerator,
         gpus_per_worker=gpus_per_worker,

@@ -29,11 +29,12 @@ from flows.steps.study_parts import default_sets
 from flows.steps.study_results import notes_of
 from flows.steps.validation_sets import build_validation, find_validation_sets
 from pipeline.datasets.leaks import evaluation_images
+from pipeline.logs import about
 from pipeline.networks.weights import load_weights
 from pipeline.recipes import Recipe, get_recipe
 from pipeline.training.job import parse_seconds
 from pipeline.training.start import fitting_version, training_name
-from storage.patches.shard_writer import source_hashes
+from storage.patches.source_images import source_hashes
 from storage.patches.versions import StoreVersion
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.tracked_run import TrackedRun
@@ -75,6 +76,7 @@ def train(
     evaluate_on: References | None = None,
     initial_weights: str | None = None,
     workers: Workers | None = None,
+    min_workers: Workers | None = None,
     threads: Threads | None = None,
     accelerator: Accelerator = "auto",
     gpus_per_worker: GpusPerWorker = 1.0,
@@ -94,6 +96,8 @@ def train(
         initial_weights: URI of the safetensors that the first layers are taken from; by default
             those of the registered model of the recipe that this one starts from
         workers: training workers (default: QFACTORY_WORKERS)
+        min_workers: of a cluster, how few of them a training begins or goes on with while nodes
+            come and go; the steps stay the same (default: all)
         threads: CPU threads of a worker (default: all that this training can have)
         accelerator: what to compute on: `auto` takes GPUs if enough of them are there now, `gpu` or
             a type such as `A100` waits for them, `cpu` leaves them alone
@@ -115,6 +119,7 @@ def train(
     plan = TrainingPlan(
         evaluate_on=tuple(evaluate_on or default_sets(version.dataset)),
         workers=workers or settings().workers,
+        min_workers=min_workers,
         threads=threads,
         accelerator=accelerator,
         gpus_per_worker=gpus_per_worker,
@@ -158,7 +163,7 @@ def train_in(
     """Train a recipe, or a slice of it, in its MLflow run below `parent`."""
     try:
         key = training_name(recipe, version, initial_weights)
-        with parent.run(recipe.name, key=key) as run:
+        with about(recipe=recipe.name), parent.run(recipe.name, key=key) as run:
             link_artifact(run)
             recording.log_inputs(run, recipe, version)
             result = train_network(recipe, version, run, plan, initial_weights)

@@ -4,20 +4,31 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError
+from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline import prometheus
+from pipeline.logs import tell, warnings_sent_to
 from pipeline.timings import timed
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 ITEM_LENGTH = 600
+ANSWER_S = 5.0
+"""Seconds that the cluster has to tell its state."""
+STOP_S = 0.5
+"""Seconds between looks for a stop."""
 _connecting = threading.Lock()
 _joined = False
 
@@ -57,6 +68,7 @@ def _connect(address: str | None, cpus: int | None) -> None:
     global _joined
     _joined = address is not None
     _handle_sigterm(handler)
+    tell_prometheus()
 
 
 def _handle_sigterm(handler: object) -> None:
@@ -85,13 +97,45 @@ def is_connected() -> bool:
 def disconnect() -> None:
     """Leave the cluster; every task and actor that this process started ends."""
     if ray.is_initialized():
+        prometheus.send_to(None)
         ray.shutdown()
+
+
+def tell_prometheus() -> None:
+    """Let what this process counts reach the endpoint of its node; workers call it themselves."""
+    prometheus.send_to(_count)
+
+
+def _count(counter: prometheus.Counter, amount: float, tags: Mapping[str, str]) -> None:
+    _counter(counter).inc(amount, dict(tags))
+
+
+@cache
+def _counter(counter: prometheus.Counter) -> metrics.Counter:
+    return metrics.Counter(counter.name, counter.help, counter.tags)
 
 
 def nodes() -> list[dict[str, float]]:
     """Return what each living node has in all, free or not, by the resource's name."""
     connect(None)
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def is_out_of_reach(resources: Mapping[str, float]) -> bool:
+    """Tell whether a node with these, which were asked for, will never come, as far as is known.
+
+    Ray's autoscaler says so, in its second version, of what none of its node types has.
+    """
+    reply = GetClusterStatusReply()
+    try:
+        gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
+        reply.ParseFromString(gcs.get_cluster_status(ANSWER_S))
+    except RayError:
+        return False
+    state = reply.autoscaling_state
+    asked = [*state.infeasible_resource_requests]
+    asked += [one for gang in state.infeasible_gang_resource_requests for one in gang.requests]
+    return any(dict(one.resources_bundle) == dict(resources) for one in asked)
 
 
 def beside_the_driver() -> dict[str, Any]:
@@ -115,21 +159,30 @@ def cluster_gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def ray_map(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def ray_map(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    gpus: float = 0,
+    stop: threading.Event | None = None,
+) -> Iterator[R]:
     """Yield `function(item)` for every item, in the order in which they finish.
 
-    A task whose worker dies runs again by itself, so the function must be idempotent. Only a few
-    tasks a core are in flight, more as the cluster grows. When the caller stops early or a task
-    fails, the rest is cancelled. No items need no cluster.
+    Each task has a core and `gpus`, 1 or a share of one. A task whose worker dies runs again by
+    itself, so the function must be idempotent. Only a few tasks a core are in flight, more as the
+    cluster grows. When the caller stops early or a task fails, the rest is cancelled. No items need
+    no cluster. Raises CancelledError once another thread has set `stop`.
     """
     if items:
         connect(None)
-        yield from _mapped(function, items)
+        yield from _mapped(function, items, gpus, stop or threading.Event())
 
 
-def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def _mapped(
+    function: Callable[[T], R], items: Sequence[T], gpus: float, stop: threading.Event
+) -> Iterator[R]:
     task = ray.remote(_call).options(
-        max_retries=4, retry_exceptions=[ConnectionError, TimeoutError]
+        num_gpus=gpus, max_retries=4, retry_exceptions=[ConnectionError, TimeoutError]
     )
     shared = ray.put(function)
     waiting = iter(items)
@@ -141,10 +194,10 @@ def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
                 running[task.remote(shared, item)] = item
             if not running:
                 return
-            (done, *_), _ = ray.wait(list(running))
+            done = _first_done(list(running), stop)
             item = running.pop(done)
             try:
-                result = ray.get(done)
+                result, records = ray.get(done)
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
@@ -152,11 +205,22 @@ def _mapped(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
                     f"Ray lost the worker of one task again and again ({type(error).__name__}): "
                     f"{str(item)[:ITEM_LENGTH]}"
                 ) from error
+            tell(records)
             yield result
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
 
 
-def _call(function: Callable[[T], R], item: T) -> R:
-    return function(item)
+def _first_done(running: list[ray.ObjectRef], stop: threading.Event) -> ray.ObjectRef:
+    while not (done := ray.wait(running, timeout=STOP_S)[0]):
+        if stop.is_set():
+            raise CancelledError("stopped")
+    return done[0]
+
+
+def _call(function: Callable[[T], R], item: T) -> tuple[R, list[logging.LogRecord]]:
+    tell_prometheus()
+    records: list[logging.LogRecord] = []
+    with warnings_sent_to(records.append):
+        return function(item), records

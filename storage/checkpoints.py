@@ -9,7 +9,7 @@ A checkpoint exists when its state.json does; whatever is damaged is found befor
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,11 +104,21 @@ def prune_checkpoints(folder: str, keep: int = 2) -> list[int]:
     if len(published) < keep:
         return []
     removed = [step for step in _step_folders(folder) if step < published[-keep]]
-    for step in removed:
+    _remove(folder, removed)
+    return removed
+
+
+def remove_checkpoints(folder: str) -> None:
+    """Remove all checkpoints, published or not; what else lies in the folder stays."""
+    _remove(folder, _step_folders(folder))
+
+
+def _remove(folder: str, steps: Sequence[int]) -> None:
+    """Unpublish each checkpoint before its files go."""
+    for step in steps:
         uri = checkpoint_uri(folder, step)
         files.delete(files.join(uri, STATE))
         files.delete(uri)
-    return removed
 
 
 def checkpoint_uri(folder: str, step: int) -> str:

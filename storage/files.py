@@ -10,6 +10,8 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
@@ -84,6 +86,35 @@ def list_names(uri: str) -> list[str]:
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(path, detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """What a listing tells of a file."""
+
+    uri: str
+    bytes: int
+    modified: float
+    """When it was last written, seconds since 1970."""
+
+
+@_explain_remote
+def list_files(uri: str) -> list[StoredFile]:
+    """Return every file below a folder, at whatever depth, by name; none if it is not there."""
+    fs, path = resolve(uri)
+    found = cast(dict[str, dict[str, Any]], fs.find(path, detail=True))
+    return [
+        StoredFile(
+            uri=join(uri, name.removeprefix(path.rstrip("/")).lstrip("/")),
+            bytes=int(told["size"] or 0),
+            modified=_seconds(told.get("mtime") or told["LastModified"]),
+        )
+        for name, told in sorted(found.items())
+    ]
+
+
+def _seconds(when: float | datetime) -> float:
+    return when.timestamp() if isinstance(when, datetime) else when
 
 
 @_explain_remote

@@ -80,6 +80,11 @@ def stale_holder(uri: str) -> Holder | None:
     return holder if silent_s > EXPIRES_S else None
 
 
+def is_held(uri: str) -> bool:
+    """Tell whether a living holder has a lease."""
+    return holder_of(uri) is not None and stale_holder(uri) is None
+
+
 def leave(uri: str) -> None:
     """Leave a lease in its holder's place."""
     files.write_bytes(_file(uri, _newest(uri)[0]), b"")

@@ -1,5 +1,6 @@
 """What several test modules share: real images, a real Ray."""
 
+import gc
 import os
 import re
 import sys
@@ -16,6 +17,8 @@ from tests.support import times
 SLOW_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
 CLUSTER = Path(__file__).parent / "cluster"
 ALONE = re.compile(r"pytest\.mark\.alone")
+
+gc.disable()  # until all is imported, which stays: looking for garbage is a quarter of the time
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -34,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow modules, so that no process is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from here on, and not in what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:

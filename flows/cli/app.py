@@ -2,9 +2,9 @@
 
 import atexit
 import gc
-import logging
 import signal
 import sys
+import traceback
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from flows.cli import stopping, temporary_server
+from flows.cli.log_lines import log_to_stderr
 from flows.console import notes, show_progress
 from flows.settings import prepare_environment, settings, use_prefect_server
 from pipeline.timings import timed
+from storage.shown import shown_uri
 
 # Commands are named as "module:function" and imported when they are called: Prefect, Ray, MLflow
 # and torch together take seconds, and Prefect reads the environment when it is imported.
@@ -65,6 +67,10 @@ app.command(
 app.command(
     f"{HERE}.doctor:doctor",
     help="Are servers, nodes and places to write fit for work? What mends what is not.",
+)
+app.command(
+    f"{HERE}.clean_up:gc",
+    help="List what nothing needs any more, with sizes and reasons; --delete removes it.",
 )
 
 patches = App(name="patches", help="Patch stores: build, look into, verify, clean up.")
@@ -156,12 +162,13 @@ def main() -> None:
     """
     gc.disable()  # what is imported stays: looking for garbage is a quarter of the imports' time
     atexit.register(gc.freeze)  # and takes two seconds of the end
-    _log_to_stderr()
     stopping.handle_signals()
     try:
+        log_to_stderr(settings().log_format)
         prepare_environment()
         _start_server({*sys.argv[1:]})
-        show_progress()
+        if settings().log_format == "text":
+            show_progress()
         with timed("import programs"):
             command, given, _ = app.parse_args(exit_on_error=False, print_error=False)
         gc.freeze()
@@ -175,7 +182,7 @@ def main() -> None:
         if stopping.stopped_by():
             _interrupted()
         if not _is_explained(error):
-            raise
+            sys.exit(shown_uri("".join(traceback.format_exception(error)).rstrip()))
         _stop(str(error), USAGE_ERROR)
 
 
@@ -190,21 +197,6 @@ def _interrupted() -> NoReturn:
     stopping.have_told()
     code = 128 + (stopping.stopped_by() or signal.SIGINT)
     _stop("interrupted: what was published stays; the same command goes on from there", code)
-
-
-def _log_to_stderr() -> None:
-    """Show warnings; not what Prefect logs of errors which arrive here anyway."""
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.addFilter(lambda record: not _is_told_by_prefect(record))
-    logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler], force=True)
-
-
-def _is_told_by_prefect(record: logging.LogRecord) -> bool:
-    if "/prefect/" not in record.pathname:
-        return False
-    ends = record.getMessage().startswith(("Finished in state", "Crash detected"))
-    return ends or bool(record.exc_info) or "/_internal/" in record.pathname
 
 
 def _is_explained(error: Exception) -> bool:
@@ -226,5 +218,5 @@ def _reason(error: CycloptsError) -> str:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    notes.print("[red]error:[/]", escape(message))
+    notes.print("[red]error:[/]", escape(shown_uri(message)))
     sys.exit(code)

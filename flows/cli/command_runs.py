@@ -1,7 +1,7 @@
 """Flow runs of the command line: each is marked as its process's own, and none stays behind."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 
@@ -55,7 +55,11 @@ def abandoned_runs(client: SyncPrefectClient) -> list[UUID]:
     """Return the ids of unfinished flow runs whose command on this machine is gone."""
     unfinished = FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
     found = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=unfinished))
-    return [run.id for run in found if _is_abandoned(run)]
+    return [
+        run.id
+        for run in found
+        if any(is_gone(tag.removeprefix(OWNER)) for tag in run.tags if tag.startswith(OWNER))
+    ]
 
 
 def close_abandoned_runs(client: SyncPrefectClient) -> list[UUID]:
@@ -73,11 +77,3 @@ def close_abandoned_runs(client: SyncPrefectClient) -> list[UUID]:
     for run_id in abandoned:
         client.set_flow_run_state(run_id, ended, force=True)
     return abandoned
-
-
-def _is_abandoned(run: FlowRun) -> bool:
-    return any(is_gone(owner_) for owner_ in _owners(run.tags))
-
-
-def _owners(tags_: Iterable[str]) -> list[str]:
-    return [tag.removeprefix(OWNER) for tag in tags_ if tag.startswith(OWNER)]

@@ -1,8 +1,6 @@
 """What the analyses of trained networks share: networks, images, folders, tables as files."""
 
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,14 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import Field
 
-from flows.console import counted, shown
+from flows.console import shown
+from flows.planning.evaluated_images import images_of
 from flows.planning.named_networks import open_network
 from flows.reporting.score_tables import label_of
 from flows.settings import settings
-from pipeline.datasets import references
-from pipeline.evaluation.protocol import NamedImage, load_images
+from pipeline.evaluation.protocol import NamedImage
 from pipeline.networks.restorer import Restorer
-from storage import files
 
 Output = Annotated[str | None, Parameter(name=("--output", "-o"))]
 ImageCount = Annotated[int, Field(ge=1)] | None
@@ -56,21 +53,10 @@ def open_networks(networks: Sequence[str]) -> list[NamedNetwork]:
 @contextmanager
 def shown_images(dataset: str, count: int | None, title: str) -> Iterator[Iterator[NamedImage]]:
     """Give a dataset's images, or the first `count` of them, and show how far they are."""
-    root = settings().datasets_root
-    sources = references.list_images(dataset, root=root, purpose="evaluate")[:count]
     with shown(f"{title} on {dataset}") as update:
-        yield counted(load_images(sources), len(sources), update)
+        yield images_of(dataset, update, first=count)
 
 
 def folder_of(output: str | None, analysis: str, dataset: str) -> str:
     """Return the folder or URI of an analysis's files: the user's, or one below the reports."""
     return output or str(settings().reports / analysis / label_of(dataset))
-
-
-def write_rows(rows: Sequence[Mapping[str, object]], path: str) -> None:
-    """Write rows of one shape as a CSV file, to a path or URI."""
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    files.write_bytes(path, text.getvalue().encode())

@@ -10,11 +10,10 @@ from flows.commands.analysis_inputs import (
     open_networks,
     shown_images,
 )
-from flows.console import out, print_json, show_table, shown
+from flows.console import out, print_json, show_table
 from flows.parameters import QualityFactors, Reference
-from flows.settings import settings
+from flows.planning.evaluated_images import images_of
 from models.srcnn import SRCNN
-from pipeline.datasets import references
 from pipeline.drawing import pictures
 from pipeline.drawing.charts import bar_chart, save_png
 from pipeline.evaluation.downstream import (
@@ -30,11 +29,11 @@ from pipeline.evaluation.downstream import (
     steps_of,
 )
 from pipeline.evaluation.downstream import downstream as apply_steps
-from pipeline.evaluation.protocol import load_images
-from pipeline.evaluation.super_resolution import TRAINED_AS, kept_srcnn, srcnn_enlarger, train_srcnn
+from pipeline.evaluation.scores import csv_of
+from pipeline.evaluation.super_resolution import SRCNN_WEIGHTS, srcnn_enlarger
 from pipeline.images.metrics import METRICS
 from pipeline.networks.weights import load_network
-from storage.files import join
+from storage.files import join, write_bytes
 
 Row = dict[str, object]
 
@@ -58,17 +57,17 @@ def downstream(
         dataset: set to score on
         qf: JPEG quality factors (default: 10 20)
         images: only the first so many
-        srcnn: weights of an SRCNN for super-resolution x2 (default: one is trained on `sample`
-            in a minute or two, and kept in the workspace)
+        srcnn: weights of an SRCNN for super-resolution x2 (default: those that ship, trained on
+            `sample`)
         output: folder or URI of the files (default: reports/downstream/DATASET in the workspace)
         json: print one JSON array of rows and nothing else
     """
     (opened,) = open_networks([network])
-    steps = steps_of(srcnn_enlarger(_super_resolution(srcnn)))
+    steps = steps_of(srcnn_enlarger(_super_resolution(srcnn or str(SRCNN_WEIGHTS))))
     with shown_images(dataset, images, "downstream") as loaded:
         found = apply_steps(opened.restorer, steps, loaded, dataset, qf or (10, 20))
     folder = folder_of(output, "downstream", dataset)
-    found.to_csv(join(folder, "downstream.csv"))
+    write_bytes(join(folder, "downstream.csv"), csv_of(found.rows()))
     chart = bar_chart(
         {f"QF {qf}": [(step, found.gain(step, qf)) for step in found.steps] for qf in found.qfs},
         title=f"What restoring by {opened.name} adds to later steps: {dataset}",
@@ -110,11 +109,9 @@ def draw_typical(
 ) -> None:
     """Draw, for each step at the first quality factor, the image whose gain is the median."""
     qf = found.qfs[0]
-    root = settings().datasets_root
-    sources = references.list_images(found.dataset, root=root, purpose="evaluate")
     for step in steps:
         name = found.typical_image(step.name, qf)
-        _, luma = next(load_images([source for source in sources if source.name == name]))
+        ((_, luma),) = images_of(found.dataset, names=[name])
         ((_, outputs, reference),) = applied(network.restorer, [step], name, luma, qf)
         pictures.before_after(
             reference,
@@ -134,20 +131,11 @@ def _subtitle(step: Step, qf: int, network: NamedNetwork) -> str:
     return f"{made}, both at 1/{step.factor} of the size, then {step.name}"
 
 
-def _super_resolution(weights: str | None) -> SRCNN:
-    """Return the SRCNN that the user gives, or the one of the workspace, trained if need be."""
-    if weights is not None:
-        _, network = load_network(weights)
-        if not isinstance(network, SRCNN):
-            raise ValueError(f"{weights} is a {type(network).__name__}: give weights of an SRCNN")
-        return network
-    return kept_srcnn(str(settings().root / "cache" / f"{TRAINED_AS}.npz"), _train)
-
-
-def _train() -> SRCNN:
-    sources = references.list_images("sample", root=None, purpose="train")
-    with shown("train SRCNN x2 on sample, once") as update:
-        return train_srcnn([luma for _, luma in load_images(sources)], progress=update)
+def _super_resolution(weights: str) -> SRCNN:
+    _, network = load_network(weights)
+    if not isinstance(network, SRCNN):
+        raise ValueError(f"{weights} is a {type(network).__name__}: give weights of an SRCNN")
+    return network
 
 
 def _readable(row: Row, metric: str, digits: int) -> Row:

@@ -7,7 +7,6 @@ from flows.commands.analysis_inputs import (
     folder_of,
     open_networks,
     shown_images,
-    write_rows,
 )
 from flows.console import notes, out, print_json, show_table
 from flows.parameters import QualityFactors, Reference
@@ -21,7 +20,8 @@ from pipeline.evaluation.rate_distortion import (
     rate_distortion_chart,
 )
 from pipeline.evaluation.rate_distortion import rate_distortion as measure
-from storage.files import join
+from pipeline.evaluation.scores import csv_of
+from storage.files import join, write_bytes
 
 Row = dict[str, object]
 
@@ -53,7 +53,7 @@ def transfer(
     names = {trained: network.name for trained, network in opened.items()}
     rows = _transfer_rows(found, names)
     folder = folder_of(output, "transfer", dataset)
-    write_rows(rows, join(folder, "transfer.csv"))
+    write_bytes(join(folder, "transfer.csv"), csv_of(rows))
     save_png(transfer_chart(found), join(folder, "transfer.png"))
     if json:
         print_json(rows)
@@ -96,7 +96,7 @@ def rate_distortion(
         found = measure(opened, loaded, dataset, qfs)
     rows, differences = _curve_rows(found), [_differences(found, name) for name in opened]
     folder = folder_of(output, "rate-distortion", dataset)
-    write_rows(rows, join(folder, "rate-distortion.csv"))
+    write_bytes(join(folder, "rate-distortion.csv"), csv_of(rows))
     for metric in AXES:
         save_png(rate_distortion_chart(found, metric), join(folder, f"{metric}.png"))
     if json:
@@ -172,6 +172,7 @@ def _differences(found: RateDistortion, name: str) -> Row:
 def _readable(row: Row) -> Row:
     gain, saved = row["gain"], row["saved"]
     of_jpeg = row["network"] == JPEG
+    share = f"{100 * saved:.1f} %" if isinstance(saved, float) else "-"
     return {
         "network": row["network"],
         "qf": row["qf"],
@@ -179,7 +180,7 @@ def _readable(row: Row) -> Row:
         "psnr": f"{row['psnr']:.2f}",
         "gain": "" if of_jpeg else f"{gain:+.2f}",
         "ssim": f"{row['ssim']:.4f}",
-        "bits saved": "" if of_jpeg else _percent(saved),
+        "bits saved": "" if of_jpeg else share,
     }
 
 
@@ -190,7 +191,3 @@ def _told(row: Row) -> Row:
         "bits at equal PSNR": "-" if rate is None else f"{rate:+.1f} %",
         "PSNR at equal bits": "-" if psnr is None else f"{psnr:+.2f} dB",
     }
-
-
-def _percent(share: object) -> str:
-    return f"{100 * share:.1f} %" if isinstance(share, float) else "-"

@@ -7,7 +7,7 @@ from flows.analyze import Analysis
 from flows.analyze import analyze as analyze_flow
 from flows.cli.command_runs import run_flow
 from flows.cli.flow_commands import runs
-from flows.console import out, print_json, show_table
+from flows.console import out, print_json, show_rows, show_table
 from flows.reporting import pages
 from pipeline.recipes.comparisons import COMPARISONS
 
@@ -22,10 +22,7 @@ def list_comparisons(*, json: bool = False) -> None:
         {"comparison": name, "recipes": len(one.recipes), "what": one.title, "as": one.source}
         for name, one in COMPARISONS.items()
     ]
-    if json:
-        print_json(rows)
-        return
-    show_table(rows)
+    show_rows(rows, json=json)
 
 
 @runs(analyze_flow)

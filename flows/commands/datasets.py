@@ -2,10 +2,9 @@
 
 import sys
 
-from flows.console import out, print_json, show_table, shown
+from flows.console import out, show_rows, shown
 from flows.settings import settings
 from pipeline.datasets import verify as verification
-from pipeline.datasets.fetch import FetchProgress
 from pipeline.datasets.fetch import fetch as fetch_files
 from pipeline.datasets.references import DATASETS, DatasetError, list_images
 
@@ -33,10 +32,7 @@ def list_datasets(*, json: bool = False) -> None:
                     "what": f"{dataset.description}; {dataset.licence}" if number == 0 else "",
                 }
             )
-    if json:
-        print_json(rows)
-        return
-    show_table(rows, f"datasets below {root}; any folder: folder:PATH")
+    show_rows(rows, f"datasets below {root}; any folder: folder:PATH", json=json)
 
 
 def fetch(name: str, *, base_url: str | None = None) -> None:
@@ -48,9 +44,8 @@ def fetch(name: str, *, base_url: str | None = None) -> None:
     """
     with shown(f"fetch {name}") as update:
 
-        def progress(seen: FetchProgress) -> None:
-            size = f"{seen.bytes_done / 1e6:.1f} MB of " if seen.bytes_done else ""
-            update(seen.files_done, seen.files_total, f"{size}{seen.file}")
+        def progress(done: int, total: int, file: str, size: int) -> None:
+            update(done, total, f"{size / 1e6:.1f} MB of {file}" if size else file)
 
         report = fetch_files(name, settings().datasets_root, base_url=base_url, progress=progress)
     out.print(f"{name}: {report.downloaded} files fetched, {report.present} were there already")

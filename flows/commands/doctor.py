@@ -38,7 +38,7 @@ def doctor(*, mend: bool = False, json: bool = False) -> None:
 
     Args:
         mend: end runs, in MLflow and Prefect, and leases whose process on this machine is gone, and
-            leases without a sign of their holder
+            runs in MLflow and leases of other machines that give no sign
         json: print one JSON object and nothing else
     """
     start = time.monotonic()

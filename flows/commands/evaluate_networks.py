@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from functools import partial
 
-from flows.console import counted, notes, print_json, show_table, shown
+from flows.console import notes, print_json, show_table, shown
 from flows.parameters import QualityFactors, References
+from flows.planning.evaluated_images import images_of
 from flows.planning.kept_scores import score_beside_jpeg
 from flows.planning.named_networks import OpenNetwork, open_network
 from flows.reporting.score_tables import SPARE, result_rows
-from flows.settings import settings
-from pipeline.datasets import references
 from pipeline.evaluation import published
-from pipeline.evaluation.protocol import load_images
-from pipeline.evaluation.scores import Comparison, EvaluationResult, write_csv
+from pipeline.evaluation.scores import Comparison, EvaluationResult, scores_csv
 from pipeline.images.degrade import STANDARD, Protocol
 from pipeline.networks.devices import PrecisionChoice
+from storage import files
 
 Scored = Comparison | EvaluationResult
 NO_REPORT = 1
@@ -67,14 +66,13 @@ def evaluate(
         made = _report(network, opened, scored, dataset, qf, degradation, report)
     if csv is not None:
         beside = partial(published.printed_rows, opened.architecture)
-        write_csv([_own(one) for one in scored], csv, beside=beside)
+        files.write_bytes(csv, scores_csv([one.own for one in scored], beside=beside))
     return 0 if made else NO_REPORT
 
 
 def _score(opened: OpenNetwork, reference: str, qf: Sequence[int], degradation: Protocol) -> Scored:
-    sources = references.list_images(reference, root=settings().datasets_root, purpose="evaluate")
     with shown(f"evaluate on {reference}") as update:
-        images = counted(load_images(sources), len(sources), update)
+        images = images_of(reference, update)
         return score_beside_jpeg(opened, images, reference, qf, degradation)
 
 
@@ -85,7 +83,7 @@ def _answer(network: str, opened: OpenNetwork, scored: Sequence[Scored], *, json
             [
                 {**row.as_json_row(), "published": published.json_rows(opened.architecture, row)}
                 for one in scored
-                for row in _own(one).rows
+                for row in one.own.rows
             ]
         )
         return
@@ -94,7 +92,7 @@ def _answer(network: str, opened: OpenNetwork, scored: Sequence[Scored], *, json
         for one in scored
         for line in result_rows(
             opened.label,
-            _own(one),
+            one.own,
             opened.architecture,
             one.jpeg if isinstance(one, Comparison) else None,
         )
@@ -124,8 +122,3 @@ def _report(
         return False
     notes.print(f"report {path}", markup=False)
     return True
-
-
-def _own(scored: Scored) -> EvaluationResult:
-    """Return the scores of what was evaluated: the network, or JPEG alone."""
-    return scored.restored if isinstance(scored, Comparison) else scored

@@ -4,28 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from flows.commands.models_registry import open_registry
-from flows.console import counted, out, print_json, show_table, shown
+from flows.console import out, print_json, show_table, shown
 from flows.parameters import QualityFactors, Reference
+from flows.planning.evaluated_images import images_of
 from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
 from flows.reporting.score_tables import SPARE
-from flows.settings import settings
-from pipeline.datasets import references
-from pipeline.evaluation.protocol import evaluate, load_images
+from pipeline.evaluation.protocol import evaluate
 from pipeline.evaluation.scores import EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
-from storage.registry.gate import COMPARED, Decision, decide
+from storage.registry.gate import COMPARED, Decision, GateScores, decide
 from storage.registry.model_files import RegistryError
 from storage.registry.registered_version import RegisteredVersion, scores_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """On how many images, over all quality factors, the second version has more PSNR."""
-
-    better: int
-    worse: int
-    equal: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +26,9 @@ class SideBySide:
     """Set, quality factor, whose, and the metrics; the last of three is the difference."""
     decision: Decision
     """What the gate says of the second version if the first is champion."""
-    images: Images | None = None
-    """None where only recorded means are compared."""
+    images: dict[str, int] | None = None
+    """On how many, over all quality factors, the PSNR of the second is `better`, `worse`, `equal`;
+    None where only recorded means are compared."""
 
 
 def compare(
@@ -72,26 +63,18 @@ def compare(
         qfs = qf or _recorded_qfs(first, second)
         found = _scored(first, second, dataset, qfs, degradation)
     if json:
-        images = asdict(found.images) if found.images is not None else None
-        answer = {"a": first.uri, "b": second.uri, "rows": found.rows, "images": images}
-        answer["gate"] = asdict(found.decision)
-        print_json(answer)
+        answer = {"a": first.uri, "b": second.uri, "rows": found.rows, "images": found.images}
+        print_json({**answer, "gate": asdict(found.decision)})
         return
     show_table(found.rows, f"{first.uri}, {second.uri}, and what the second gains", spare=SPARE)
     if found.images is not None:
-        i = found.images
-        out.print(f"PSNR, image by image: {i.better} better, {i.worse} worse, {i.equal} equal")
+        told = ", ".join(f"{count} {how}" for how, count in found.images.items())
+        out.print(f"PSNR, image by image: {told}")
     out.print(f"the gate: {found.decision.alias}, {found.decision.reason}", markup=False)
 
 
 def _recorded(first: RegisteredVersion, second: RegisteredVersion) -> SideBySide:
-    scores = [scores_of(first), scores_of(second)]
-    before, after = scores
-    for version, known in ((first, before), (second, after)):
-        if known is None:
-            raise RegistryError(f"{version.uri} has no recorded gate scores: give a --dataset")
-    assert before is not None
-    assert after is not None
+    before, after = _known(first), _known(second)
     rows: list[dict[str, object]] = [
         {"set": s.label, "": v.uri, **{name: getattr(s, name) for name in COMPARED}}
         for v, s in ((first, before), (second, after))
@@ -100,6 +83,12 @@ def _recorded(first: RegisteredVersion, second: RegisteredVersion) -> SideBySide
         gains = {name: getattr(after, name) - getattr(before, name) for name in COMPARED}
         rows.append({"set": before.label, "": "difference", **gains})
     return SideBySide(rows=rows, decision=decide(after, before))
+
+
+def _known(version: RegisteredVersion) -> GateScores:
+    if (scores := scores_of(version)) is None:
+        raise RegistryError(f"{version.uri} has no recorded gate scores: give a --dataset")
+    return scores
 
 
 def _recorded_qfs(first: RegisteredVersion, second: RegisteredVersion) -> list[int]:
@@ -135,19 +124,17 @@ def _evaluated(
     uri: str, dataset: str, qfs: Sequence[int], degradation: Protocol
 ) -> EvaluationResult:
     restorer = open_network(uri).restorer
-    sources = references.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
     with shown(f"evaluate {uri} on {dataset}") as update:
-        images = counted(load_images(sources), len(sources), update)
-        return evaluate(restorer, images, dataset, qfs, degradation)
+        return evaluate(restorer, images_of(dataset, update), dataset, qfs, degradation)
 
 
-def _images(before: EvaluationResult, after: EvaluationResult) -> Images:
+def _images(before: EvaluationResult, after: EvaluationResult) -> dict[str, int]:
     gains = [
         ours.metrics["psnr"] - theirs.metrics["psnr"]
         for ours, theirs in zip(after.per_image, before.per_image, strict=True)
     ]
-    return Images(
-        better=sum(gain > 0 for gain in gains),
-        worse=sum(gain < 0 for gain in gains),
-        equal=sum(gain == 0 for gain in gains),
-    )
+    return {
+        "better": sum(gain > 0 for gain in gains),
+        "worse": sum(gain < 0 for gain in gains),
+        "equal": sum(gain == 0 for gain in gains),
+    }

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from flows.console import counted, notes, print_json, show_table, shown
+from flows.console import notes, print_json, show_table, shown
 from flows.parameters import References
+from flows.planning.evaluated_images import images_of
 from flows.planning.named_networks import open_network
 from flows.planning.shipped_networks import recorded_rows, shipped_weights, training_of
-from flows.settings import settings
-from pipeline.datasets.references import list_images
-from pipeline.evaluation.protocol import evaluate, load_images
+from pipeline.evaluation.protocol import evaluate
 
 TOLERANCE_DB = 0.01
 """Processors round differently: below this a PSNR is the recorded one."""
@@ -66,9 +65,7 @@ def _psnr_again(name: str, recorded: Sequence[Mapping]) -> dict[tuple[str, int],
     restorer, found = open_network(name).restorer, {}
     for reference in dict.fromkeys(row["dataset"] for row in recorded):
         qfs = [row["qf"] for row in recorded if row["dataset"] == reference]
-        sources = list_images(reference, root=settings().datasets_root, purpose="evaluate")
         with shown(f"{name} on {reference}") as update:
-            images = counted(load_images(sources), len(sources), update)
-            result = evaluate(restorer, images, reference, qfs)
+            result = evaluate(restorer, images_of(reference, update), reference, qfs)
         found |= {(reference, row.qf): row.metrics["psnr"] for row in result.rows}
     return found

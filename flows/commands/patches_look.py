@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.commands.store_readers import PATHS, reading_code
-from flows.console import notes, out, print_json, show_table, shown
+from flows.console import notes, out, print_json, show_rows, shown
 from flows.settings import settings
 from pipeline.drawing.pictures import contact_sheet
 from storage import files
@@ -43,10 +43,7 @@ def list_stores(root: str | None = None, *, json: bool = False) -> None:
                 "made": version.created[:16],
             }
         )
-    if json:
-        print_json(rows)
-        return
-    show_table(rows, f"stores below {place}", spare=("made", "QFs", "dataset"))
+    show_rows(rows, f"stores below {place}", json=json, spare=("made", "QFs", "dataset"))
 
 
 def inspect(

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rich.markup import escape
 from rich.tree import Tree
 
-from flows.console import notes, out, print_json, show_table
+from flows.console import notes, out, print_json, show_rows
 from flows.planning.recipe_graph import children_of, matching, ordered_recipes
 from flows.settings import settings
 from pipeline.recipes import Recipe, get_recipe
@@ -23,10 +23,7 @@ def list_recipes(*patterns: str, json: bool = False) -> None:
     """
     names = dict.fromkeys(name for p in patterns or ["*"] for name in matching(p))
     rows = [_row(get_recipe(name)) for name in names]
-    if json:
-        print_json(rows)
-        return
-    show_table(rows, spare=("stride", "side", "JPEG of"))
+    show_rows(rows, json=json, spare=("stride", "side", "JPEG of"))
 
 
 def show_recipe(name: str) -> None:

@@ -15,13 +15,13 @@ from flows.planning.restore_plan import Job, Kind, plan_restoration
 from flows.planning.restoring_networks import available_networks
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.restoring.one_photograph import (
-    MAX_PIXELS,
     UNCHANGED,
     Network,
     Restored,
     open_asked,
     restore_jpeg,
 )
+from pipeline.served.photographs import MAX_PIXELS
 from storage import files
 from storage.files import StoreError
 

@@ -9,13 +9,14 @@ from flows.cli.flow_commands import runs
 from flows.console import out, print_json, show_table
 from flows.reporting import pages
 from flows.reporting.score_tables import SPARE, Row
-from flows.restore_batch import RestoredBatch, table_of
 from flows.restore_batch import restore_batch as restore_batch_flow
+from flows.restore_batch import table_of
 from flows.steps.one_recipe import TrainedModel
 from flows.steps.study_results import StudyError, StudyResult, rows_of
 from flows.study import study as study_flow
 from flows.train import TrainingSlice
 from flows.train import train as train_flow
+from pipeline.restoring.batch_run import RestoredBatch
 
 LARGE = ("history", "scores")
 """Of a TrainedModel: what MLflow holds and no answer repeats."""

@@ -15,7 +15,7 @@ from pipeline.networks.code_fingerprint import code_fingerprint, evaluation_fing
 from pipeline.recipes import Recipe
 from storage import files
 from storage.files import StoreError
-from storage.registry.gate import GateScores
+from storage.registry.gate import COMPARED, GateScores
 
 
 def score_beside_jpeg(
@@ -34,13 +34,8 @@ def score_beside_jpeg(
 def gate_scores(result: EvaluationResult, qfs: Sequence[int]) -> GateScores:
     """Return what the gate compares: the means over the quality factors."""
     means = result.mean_over(qfs)
-    return GateScores(
-        dataset=result.dataset,
-        qfs=tuple(qfs),
-        psnr=means["psnr"],
-        ssim=means["ssim"],
-        psnr_b=means["psnr_b"],
-    )
+    compared = {name: means[name] for name in COMPARED}
+    return GateScores(dataset=result.dataset, qfs=tuple(qfs), **compared)
 
 
 def scores_file(weights: str, recipe: Recipe, dataset: str, sources: Sequence[SourceImage]) -> str:

@@ -17,6 +17,7 @@ from pipeline.evaluation.published import JPEG
 from pipeline.networks.devices import Precision, PrecisionChoice, best_device, inference_precision
 from pipeline.networks.restorer import Restorer, network_restorer
 from pipeline.networks.weights import Origin, load_network
+from pipeline.served.facts import facts_in
 from storage import files
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion
 
@@ -67,16 +68,10 @@ def open_network(network: str, precision: PrecisionChoice = "float32") -> OpenNe
     check_registry(network)
     registry = ModelRegistry(settings().mlflow_uri)
     found = registry.resolve(network)
-    chosen = inference_precision(precision, torch.device("cpu"), found.bfloat16_loss_db)
-    restorer = network_restorer(
-        registry.load(found.uri),
-        precision=chosen,
-        receptive_field=found.receptive_field,
-        multiple=found.multiple,
-        takes_table=found.takes_table,
-    )
+    facts = facts_in(found.tags)
+    chosen = inference_precision(precision, torch.device("cpu"), facts.bfloat16_loss_db)
     return OpenNetwork(
-        restorer=restorer,
+        restorer=network_restorer(registry.load(found.uri), precision=chosen, facts=facts),
         architecture=registered_architecture(found),
         label=_label(found.tags.get("recipe", found.name.removeprefix(PREFIX)), chosen),
         qfs=found.qfs,

@@ -3,12 +3,10 @@
 import logging
 from collections.abc import Sequence
 
-from flows.planning.named_networks import open_network
 from flows.planning.shipped_networks import better_shipped
 from flows.settings import settings
-from pipeline.networks.devices import Precision
-from pipeline.networks.restorer import Restorer
 from pipeline.restoring.batch_file import NetworkSource
+from pipeline.served.facts import facts_in
 from storage.batches.batch_settings import UsedNetwork
 from storage.registry.model_files import PROGRAM, RegistryError
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion, scores_of
@@ -58,18 +56,8 @@ def named_choice(model: str, *, known: str) -> UsedNetwork:
     return _choice(found, alias if at else "", asked=True)
 
 
-def restorer_of(network: UsedNetwork, precision: Precision) -> Restorer:
-    """Load a network from the registry. Raises ValueError when its files are no good."""
-    try:
-        restorer = open_network(network.uri, precision).restorer
-    except RegistryError as error:
-        raise ValueError(str(error)) from error
-    assert restorer is not None  # only `jpeg` has none
-    return restorer
-
-
 def program_of(network: UsedNetwork) -> NetworkSource:
-    """Download a network from the registry, for workers that cannot reach it.
+    """Download a network from the registry.
 
     Raises ValueError when its files are no good, ConnectionError when the registry does not answer.
     """
@@ -79,17 +67,7 @@ def program_of(network: UsedNetwork) -> NetworkSource:
         content = registry.program(network.uri)
     except RegistryError as error:
         raise _explained(error, str(error)) from error
-    return NetworkSource(
-        name=network.name,
-        qfs=network.qfs,
-        file="program.pt2",
-        content=content,
-        asked=network.asked,
-        receptive_field=found.receptive_field,
-        multiple=found.multiple,
-        takes_table=found.takes_table,
-        bfloat16_loss_db=network.bfloat16_loss_db,
-    )
+    return NetworkSource(network=network, content=content, facts=facts_in(found.tags))
 
 
 def _explained(error: RegistryError, message: str) -> ValueError | ConnectionError:
@@ -104,7 +82,7 @@ def _choice(found: RegisteredVersion, alias: str, *, asked: bool = False) -> Use
         qfs=found.qfs,
         sha256=found.digests.get(PROGRAM, ""),
         asked=asked,
-        bfloat16_loss_db=found.bfloat16_loss_db,
+        bfloat16_loss_db=facts_in(found.tags).bfloat16_loss_db,
     )
 
 

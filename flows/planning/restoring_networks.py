@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from flows.planning.shipped_networks import (
     ZOO,
     check_registry,
@@ -17,15 +15,12 @@ from flows.planning.shipped_networks import (
     weights_of,
 )
 from flows.settings import settings
-from pipeline.networks.devices import Precision, PrecisionChoice, best_device, inference_precision
-from pipeline.networks.restorer import Restorer, network_restorer
-from pipeline.networks.weights import load_network, load_weights
-from pipeline.restoring.batch_file import NetworkSource
-from pipeline.restoring.one_photograph import Network, when_used
+from pipeline.networks.devices import PrecisionChoice
+from pipeline.networks.weights import load_weights
+from pipeline.restoring.batch_file import NetworkSource, open_when_used
+from pipeline.restoring.one_photograph import Network
 from storage import files
-from storage.batches.batch_settings import UsedNetwork, read_settings
-
-REGISTERED = "models:/"
+from storage.batches.batch_settings import REGISTERED, UsedNetwork, read_settings
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +32,8 @@ def available_networks(
 
     Raises ValueError for a precision that the device does not compute in.
     """
-    return [_network(choice, precision) for choice in network_choices(model)]
+    choices = network_choices(model)
+    return [open_when_used(choice, partial(fetch, choice), precision) for choice in choices]
 
 
 def network_choices(model: str | None = None, *, strict: bool = False) -> Sequence[UsedNetwork]:
@@ -60,28 +56,6 @@ def network_choices(model: str | None = None, *, strict: bool = False) -> Sequen
             "`qfactory study` better ones"
         )
     return found
-
-
-def _network(choice: UsedNetwork, asked: PrecisionChoice) -> Network:
-    registered = choice.uri.startswith(REGISTERED)
-    device = torch.device("cpu") if registered else best_device()
-    precision = inference_precision(asked, device, choice.bfloat16_loss_db)
-    return Network(
-        name=choice.name,
-        qfs=choice.qfs,
-        restorer=when_used(partial(_load, choice, precision)),
-        asked=choice.asked,
-        precision=precision,
-    )
-
-
-def _load(choice: UsedNetwork, precision: Precision) -> Restorer:
-    if choice.uri.startswith(REGISTERED):
-        from flows.planning import registered_networks  # imports MLflow, which takes seconds
-
-        return registered_networks.restorer_of(choice, precision)
-    network = load_network(weights_of(choice.uri))[1]
-    return network_restorer(network, best_device(), precision=precision)
 
 
 def _named(model: str) -> UsedNetwork:
@@ -154,27 +128,15 @@ def networks_for(
 
 
 def fetch(network: UsedNetwork) -> NetworkSource:
-    """Return the file of a network, downloaded once.
+    """Return a network with its file.
 
     A registered program's digests are verified, and one with a pickle inside is refused.
     """
-    if network.uri.startswith(REGISTERED):
+    if network.is_registered:
         from flows.planning import registered_networks  # imports MLflow, which takes seconds
 
         return registered_networks.program_of(network)
-    return NetworkSource(
-        name=network.name,
-        qfs=network.qfs,
-        file="weights.safetensors",
-        content=files.read_bytes(weights_of(network.uri)),
-        asked=network.asked,
-        bfloat16_loss_db=network.bfloat16_loss_db,
-    )
-
-
-def names_of(networks: Sequence[UsedNetwork]) -> str:
-    """Return the networks' names for people."""
-    return ", ".join(network.name for network in networks)
+    return NetworkSource(network=network, content=files.read_bytes(weights_of(network.uri)))
 
 
 def _check_is_there(network: UsedNetwork, outputs: str) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from shlex import join
 
 from flows.planning.named_networks import OpenNetwork
-from flows.reporting.report_inputs import ScoredNetwork, report_of
+from flows.reporting.report_inputs import report_of
 from flows.settings import settings
 from models import ARCHITECTURES
 from pipeline.evaluation.scores import Comparison, EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
 from pipeline.networks.weights import Origin
-from pipeline.reports.report_data import Cost, Curve, Report, ReportedNetwork, cost_of, finite_curve
+from pipeline.reports.analyses import ScoredNetwork
+from pipeline.reports.report_data import Curve, Report, ReportedNetwork, cost_of, finite_curve
 from storage.files import StoreError
 from storage.patches.versions import open_store
 from storage.tracking.recorded_runs import RecordedRuns, TrackingError
@@ -65,17 +66,18 @@ def of_evaluation(network: str, opened: OpenNetwork, scores: Sequence[Comparison
         made, run = {"model": made_by.uri, **made_of(made_by.tags)}, made_by.run_id
         options = json.loads(made_by.tags.get("recipe_settings", "{}")).get("options", {})
     loss, held_out = recorded_curves(run) if run is not None else ((), ())
+    architecture = opened.architecture or "unknown"
     reported = ReportedNetwork(
         name=opened.label,
         architecture=opened.architecture,
-        cost=_cost_of(opened.architecture, options),
+        cost=cost_of(architecture, options) if architecture in ARCHITECTURES else None,
         made=made,
         training_run=run,
         loss=loss,
         validation_psnr=held_out,
         scores=tuple(scores),
     )
-    return ScoredNetwork(reported=reported, open=lambda: restorer, qfs=opened.qfs)
+    return ScoredNetwork(reported=reported, restorer=restorer, qfs=opened.qfs)
 
 
 def recorded_curves(run_id: str) -> tuple[Curve, Curve]:
@@ -118,9 +120,3 @@ def _made_of_weights(origin: Origin, weights: str) -> dict[str, str]:
         "recipe fingerprint": origin.fingerprint,
         "weights": weights,
     }
-
-
-def _cost_of(architecture: str | None, options: Mapping[str, object]) -> Cost | None:
-    if architecture is None or architecture not in ARCHITECTURES:
-        return None
-    return cost_of(architecture, options)

@@ -26,7 +26,7 @@ def score_rows(name: str, comparison: Comparison, architecture: str | None = Non
         before = comparison.jpeg.row(row.qf)
         gains = {metric: comparison.gain(row.qf, metric) for metric in row.metrics}
         lines = [(JPEG_ROW, before.metrics), (name, row.metrics), ("gain", gains)]
-        rows += _rows(row, [*lines, *published.table_rows(architecture, row)])
+        rows += _rows(row, [*lines, *_published(architecture, row)])
     return rows
 
 
@@ -45,13 +45,12 @@ def result_rows(
     """
     rows: list[Row] = []
     for row in result.rows:
-        count = "1 image" if row.images == 1 else f"{row.images} images"
         costs = {"bpp": row.bpp, "seconds_per_mpx": row.seconds_per_mpx}
-        beside = published.table_rows(architecture, row)
+        beside = _published(architecture, row)
         lines: list[tuple[str, Mapping[str, float | str]]] = [
             (label, {**values, **dict.fromkeys(costs, "")}) for label, values in beside
         ]
-        lines.insert(0, (f"{name}, {count}", {**row.metrics, **costs}))
+        lines.insert(0, (f"{name}, {row.told_images}", {**row.metrics, **costs}))
         if before is not None:
             of_jpeg = {**before.row(row.qf).metrics, "bpp": row.bpp, "seconds_per_mpx": ""}
             lines.insert(0, (JPEG_ROW, of_jpeg))
@@ -64,6 +63,20 @@ def label_of(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
+def _published(
+    architecture: str | None, ours: MeanScore
+) -> list[tuple[str, dict[str, float | str]]]:
+    """Return label and values of each published row and of its differences, in turn.
+
+    A metric that is not comparable is an empty text.
+    """
+    return [
+        (label, {name: values.get(name, "") for name in METRICS})
+        for row, difference in published.beside(architecture, ours)
+        for label, values in ((row.label, row.metrics), ("difference", difference))
+    ]
+
+
 def _rows(
     row: MeanScore, lines: Sequence[tuple[str, Mapping[str, float] | Mapping[str, float | str]]]
 ) -> list[Row]:
@@ -71,15 +84,8 @@ def _rows(
 
 
 def _rounded(values: Mapping[str, float | str]) -> Row:
+    digits = {name: METRICS[name].digits if name in METRICS else COST_DIGITS for name in values}
     return {
-        name: value if isinstance(value, str) else _round(value, _digits_of(name))
+        name: value if isinstance(value, str) else round(value, digits[name]) + 0.0  # no -0.0
         for name, value in values.items()
     }
-
-
-def _digits_of(column: str) -> int:
-    return METRICS[column].digits if column in METRICS else COST_DIGITS
-
-
-def _round(value: float, digits: int) -> float:
-    return round(value, digits) + 0.0  # no -0.0

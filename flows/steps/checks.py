@@ -8,11 +8,11 @@ from flows.runtime import say
 from flows.settings import settings
 from pipeline.datasets.leaks import refuse_evaluation_images, refuse_shared_images
 from pipeline.datasets.sources import ScannedImage, hashes_by_name
+from pipeline.loading.epoch_plan import share_of_batch
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.networks.contract import check_network
 from pipeline.recipes import Recipe
 from pipeline.timings import timed
-from pipeline.training.start import share_of_batch
 
 
 def keep_apart(
@@ -57,7 +57,7 @@ def check_networks(recipes: Iterable[Recipe]) -> None:
 
 
 def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
-    """Raise ValueError, which lists what would do, unless all batches divide among the workers."""
+    """Raise ValueError unless every batch has a patch for each of the workers."""
     for recipe in recipes:
         for stage in recipe.stages:
             share_of_batch(stage.batch, workers)

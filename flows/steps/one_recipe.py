@@ -14,7 +14,7 @@ from flows.steps import recording
 from flows.steps.registration import parts_json, register_network
 from flows.steps.reuse import find_trained
 from flows.steps.scoring import score_network
-from pipeline.cluster import cluster_gpus
+from pipeline.cluster import cluster_gpus, may_grow
 from pipeline.evaluation.scores import Comparison
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import Recipe
@@ -67,6 +67,8 @@ class TrainingPlan:
     evaluate_on: tuple[str, ...]
     """Dataset references; the first is the gate set."""
     workers: int
+    min_workers: int | None = None
+    """How few of the workers a training begins or goes on with; None waits for all of them."""
     threads: int | None = None
     """CPU threads a worker; None takes what `pipeline.training.capacity.room_for` says."""
     accelerator: str = "auto"
@@ -87,6 +89,10 @@ class TrainingPlan:
     """Another thread sets it to end the work."""
 
     def __post_init__(self) -> None:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers {self.min_workers} of {self.workers} workers: give fewer"
+            )
         if self.workers > 1 and self.gpus_per_worker < 1:
             raise ValueError(
                 f"{self.workers} workers with {self.gpus_per_worker:g} GPU each: NCCL refuses two "
@@ -131,8 +137,9 @@ def score_and_register(
     state: Literal["trained", "reused"] = "trained",
 ) -> TrainedModel:
     """Score trained weights on every set, and register them; all of it recorded in `run`."""
+    gpus = gpus_a_worker(plan) if may_grow() else 0
     scores = {
-        dataset: score_network(recipe, result.weights, dataset, plan.stop)
+        dataset: score_network(recipe, result.weights, dataset, plan.stop, gpus)
         for dataset in plan.evaluate_on
     }
     with timed("draw pictures"):
@@ -238,6 +245,7 @@ def _train(
         result = run_training(
             job,
             workers=plan.workers,
+            min_workers=plan.min_workers,
             gpus=gpus_a_worker(plan),
             accelerator_type=plan.accelerator_type,
             name=name,
@@ -258,7 +266,8 @@ def gpus_a_worker(plan: TrainingPlan) -> float:
     """
     if plan.accelerator == "cpu":
         return 0
-    if plan.accelerator == "auto" and cluster_gpus() < plan.workers * plan.gpus_per_worker:
+    least = plan.min_workers or plan.workers
+    if plan.accelerator == "auto" and cluster_gpus() < least * plan.gpus_per_worker:
         return 0
     return plan.gpus_per_worker
 

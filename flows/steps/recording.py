@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from prefect.artifacts import create_table_artifact
 
+from flows.planning.evaluated_images import images_of
 from flows.reporting.score_tables import label_of, score_rows
 from flows.settings import git_commit, settings
-from pipeline.datasets import references
 from pipeline.drawing import pictures
 from pipeline.evaluation import published
-from pipeline.evaluation.protocol import jpeg_table, load_images
-from pipeline.evaluation.scores import Comparison, EvaluationResult
+from pipeline.evaluation.protocol import jpeg_table
+from pipeline.evaluation.scores import Comparison, EvaluationResult, median_image, scores_csv
 from pipeline.images import jpeg
 from pipeline.images.degrade import before_jpeg
 from pipeline.networks.restorer import Restorer
@@ -81,10 +80,7 @@ def log_result(run: TrackedRun, result: EvaluationResult, prefix: str = "") -> N
         values = {**row.metrics, "bpp": row.bpp, "seconds_per_mpx": row.seconds_per_mpx}
         metrics = {f"{label}/qf{row.qf}/{prefix}{name}": v for name, v in values.items()}
         run.log_metrics({name: value for name, value in metrics.items() if isfinite(value)})
-    with TemporaryDirectory() as scratch:
-        table = Path(scratch) / f"{label}-{prefix}images.csv"
-        result.to_csv(table)
-        run.log_file(table, "evaluation")
+    run.log_bytes(scores_csv([result]), f"evaluation/{label}-{prefix}images.csv")
 
 
 def log_published(run: TrackedRun, result: EvaluationResult, architecture: str | None) -> None:
@@ -109,16 +105,8 @@ def draw_picture(
 ) -> None:
     """Draw JPEG, restored and original of the image whose gain is the set's median."""
     qf = recipe.evaluation_qfs[0]
-    gains = sorted(
-        (after.metrics["psnr"] - before.metrics["psnr"], after.image)
-        for before, after in zip(
-            comparison.jpeg.per_image, comparison.restored.per_image, strict=True
-        )
-        if after.qf == qf
-    )
-    _, name = gains[len(gains) // 2]
-    sources = references.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    _, luma = next(load_images([source for source in sources if source.name == name]))
+    name = median_image(comparison.gains_in_psnr(qf))
+    ((_, luma),) = images_of(dataset, names=[name])
     pair = before_jpeg(luma, recipe.patches.degradation)
     compressed, _ = jpeg.compress(pair.source, qf)
     pictures.before_after(

@@ -9,20 +9,21 @@ import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from flows.planning.evaluated_images import images_of
 from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
-from flows.reporting.model_cards import CardFacts, model_card
+from flows.reporting.model_cards import model_card
 from flows.runtime import say
 from flows.settings import git_commit, settings
-from pipeline.datasets import references
 from pipeline.evaluation.precision_loss import middles, program_loss_db
-from pipeline.evaluation.protocol import evaluate, load_images
+from pipeline.evaluation.protocol import evaluate
 from pipeline.evaluation.scores import Comparison
 from pipeline.images.degrade import protocol_of
 from pipeline.images.jpeg import quantization_table
 from pipeline.networks.devices import choose_precision
 from pipeline.networks.export import NetworkExport, export_network
 from pipeline.networks.weights import load_network
+from pipeline.prometheus import failures_counted
 from pipeline.recipes import Recipe
 from pipeline.served.good_jpegs import GOOD_QF
 from pipeline.timings import timed
@@ -52,6 +53,7 @@ PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
     retry_delay_seconds=3,
     cache_policy=NO_CACHE,
 )
+@failures_counted("register")
 @timed("register")
 def register_network(
     recipe: Recipe,
@@ -81,17 +83,15 @@ def register_network(
                 export.module,
                 name=name,
                 input_example=export.input_example,
-                tags={**_tags(recipe, version, result, scores), **same, **export.tags},
+                tags={**_tags(recipe, version, result, scores), **same, **export.facts.tags},
                 run_id=run.run_id,
                 description=model_card(
-                    CardFacts(
-                        name=name,
-                        recipe=recipe,
-                        network=network,
-                        version=version,
-                        result=result,
-                        scores=scores,
-                    )
+                    name=name,
+                    recipe=recipe,
+                    network=network,
+                    version=version,
+                    result=result,
+                    scores=scores,
                 ),
                 served=export.served,
             )
@@ -111,8 +111,7 @@ def with_loss(export: NetworkExport, dataset: str, recipe: Recipe) -> NetworkExp
     """
     if choose_precision("auto", torch.device("cpu")) == "float32":
         return export
-    sources = references.list_images(dataset, root=settings().datasets_root, purpose="evaluate")
-    images = middles(load_images(sources[:LOSS_IMAGES]))
+    images = middles(images_of(dataset, first=LOSS_IMAGES))
     qfs = [qf for qf in sorted(recipe.qfs) if qf <= GOOD_QF] or recipe.qfs
     loss = program_loss_db(export, images, sorted({qfs[0], qfs[-1]}))
     return replace(export, facts=replace(export.facts, bfloat16_loss_db=loss))
@@ -127,12 +126,9 @@ def rescore_champion(registry: ModelRegistry, name: str, jpeg: GateScores, recip
     known = scores_of(champion)
     if champion is None or (known is not None and known.label == jpeg.label):
         return
-    sources = references.list_images(
-        jpeg.dataset, root=settings().datasets_root, purpose="evaluate"
-    )
     protocol = protocol_of(recipe.patches.degradation)
     restorer = open_network(champion.uri).restorer
-    result = evaluate(restorer, load_images(sources), jpeg.dataset, jpeg.qfs, protocol)
+    result = evaluate(restorer, images_of(jpeg.dataset), jpeg.dataset, jpeg.qfs, protocol)
     scored = gate_scores(result, jpeg.qfs)
     registry.promotions.promote(name, champion.version, scored, jpeg=jpeg)
     say(f"{champion.uri} was scored on {jpeg.label} as well, to be compared")

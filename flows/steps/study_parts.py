@@ -11,6 +11,7 @@ from flows.settings import settings
 from flows.steps.one_recipe import TrainedModel, TrainingPlan, reuse_or_train
 from flows.steps.store_building import build_version
 from pipeline.datasets.sources import ScannedImage
+from pipeline.logs import about
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
 from pipeline.recipes import Recipe
@@ -90,7 +91,7 @@ def train_all(
         initial_weights = start.weights if start is not None else None
         key = training_name(recipe, version, initial_weights)
         try:
-            with parent.run(name, key=key) as run:
+            with about(recipe=name), parent.run(name, key=key) as run:
                 model = reuse_or_train(recipe, version, run, plan, initial_weights)
                 link_artifact(run)
         except Exception as error:

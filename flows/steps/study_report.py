@@ -1,17 +1,17 @@
 """The report of a study, and how its networks were made."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from flows.planning.named_networks import restorer_of
 from flows.planning.side_by_side import Outcome
 from flows.reporting.evaluation_report import made_of, recorded_curves
-from flows.reporting.report_inputs import ScoredNetwork, report_of
+from flows.reporting.report_inputs import report_of
 from flows.runtime import going_on
 from flows.settings import git_commit, settings
 from flows.steps.one_recipe import TrainedModel
 from flows.steps.publishing import WrittenReport, default_path, write_report
 from pipeline.recipes import Recipe
+from pipeline.reports.analyses import ScoredNetwork
 from pipeline.reports.report_data import ReportedNetwork, cost_of, finite_curve
 from storage.patches.versions import StoreVersion
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion, RegistryError
@@ -62,9 +62,7 @@ def of_study(model: TrainedModel, recipe: Recipe, version: StoreVersion) -> Scor
         validation_psnr=held_out,
         scores=tuple(model.scores.values()),
     )
-    return ScoredNetwork(
-        reported=reported, open=partial(restorer_of, model.weights), qfs=recipe.qfs
-    )
+    return ScoredNetwork(reported=reported, restorer=restorer_of(model.weights), qfs=recipe.qfs)
 
 
 def _made_by_study(model: TrainedModel, recipe: Recipe, version: StoreVersion) -> dict[str, str]:

@@ -8,7 +8,6 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from models import needs_table
 
@@ -28,22 +27,9 @@ def receptive_field(network: nn.Module) -> int:
     reach = max(
         max(unit - first, last - unit)
         for axis in (2, 3)
-        for unit, first, last in _dependence(network, axis, None, None)
+        for unit, first, last in dependence(network, axis)
     )
     return 2 * reach + 1
-
-
-def layer_extent(network: nn.Module, first: str, last: str) -> int:
-    """Return how many rows or columns of `first`'s input a unit of `last`'s output depends on.
-
-    `first` and `last` are names of child modules, such as a branch's input and its bottleneck.
-    Measured as `receptive_field` is.
-    """
-    return max(
-        stop - start + 1
-        for axis in (2, 3)
-        for _, start, stop in _dependence(network, axis, first, last)
-    )
 
 
 def table_for(network: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
@@ -54,19 +40,17 @@ def table_for(network: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     return (x.new_full((x.shape[0], 8, 8), 255.0),) if needs_table(network) else ()
 
 
-def _dependence(
-    network: nn.Module, axis: int, first: str | None, last: str | None
-) -> list[tuple[int, int, int]]:
+def dependence(network: nn.Module, axis: int) -> list[tuple[int, int, int]]:
     """Return (unit, first, last) along an axis of images, for each unit of a cell in the middle.
 
-    `unit` is a place in the output of layer `last`, the others are the ends of what it depends on
-    in the input of layer `first`; None stands for the network's own output and input.
+    `unit` is a place in the output, which may be smaller, the others are the ends of what it
+    depends on in the input.
     """
     probe = _redrawn(network)
     cell = getattr(network, "multiple", 1)
     length = _round_up(getattr(network, "receptive_field", 64) + 4 * cell, 2 * cell)
     while True:
-        source, output = _run_strip(probe, axis, length, first, last)
+        source, output = _run_strip(probe, axis, length)
         step = source.shape[axis] // output.shape[axis]
         units = [output.shape[axis] // 2 + unit for unit in range(max(1, cell // step))]
         found = [(unit, *_ends(output.select(axis, unit), source, axis)) for unit in units]
@@ -75,25 +59,12 @@ def _dependence(
         length *= 2
 
 
-def _run_strip(
-    network: nn.Module, axis: int, length: int, first: str | None, last: str | None
-) -> tuple[Tensor, Tensor]:
-    """Return layer `first`'s input and layer `last`'s output on a strip `length` pixels long."""
+def _run_strip(network: nn.Module, axis: int, length: int) -> tuple[Tensor, Tensor]:
+    """Return input and output on a strip `length` pixels long."""
     across = _round_up(STRIP, getattr(network, "multiple", 1))
     shape = (1, 1, length, across) if axis == 2 else (1, 1, across, length)
     x = torch.rand(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    inputs, outputs = [x], []
-    hooks: list[RemovableHandle] = []
-    if first is not None:
-        layer = network.get_submodule(first)
-        hooks.append(layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0])))
-    if last is not None:
-        layer = network.get_submodule(last)
-        hooks.append(layer.register_forward_hook(lambda _, __, output: outputs.append(output)))
-    result = network(x, *_beside(network, x))
-    for hook in hooks:
-        hook.remove()
-    return inputs[-1], outputs[-1] if outputs else result
+    return x, network(x, *_beside(network, x))
 
 
 def _beside(network: nn.Module, x: Tensor) -> tuple[Tensor, ...]:

@@ -24,8 +24,6 @@ class Archive:
 
     url: str
     sha256: str
-    bytes: int
-    """Size of the zip file."""
     split: str
     members: str
     """The folder in the archive whose files are the images; everything else is ignored."""
@@ -126,11 +124,10 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             },
             train=("train",),
             evaluate=("valid",),
-            archives=(  # sizes and hashes as TensorFlow Datasets' url_checksums/div2k.txt has them
+            archives=(  # hashes as TensorFlow Datasets' url_checksums/div2k.txt has them
                 Archive(
                     url=f"{_DIV2K}DIV2K_train_HR.zip",
                     sha256="9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335",
-                    bytes=3_530_603_713,
                     split="train",
                     members="DIV2K_train_HR",
                     images=800,
@@ -138,7 +135,6 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
                 Archive(
                     url=f"{_DIV2K}DIV2K_valid_HR.zip",
                     sha256="20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc",
-                    bytes=448_993_893,
                     split="valid",
                     members="DIV2K_valid_HR",
                     images=100,

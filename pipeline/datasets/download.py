@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from pipeline.datasets.references import DatasetError
 CHUNK_BYTES = 1 << 15  # at most so much is fetched twice after a break
 TIMEOUT_S = 30
 PAUSES_S = (1.0, 4.0, 15.0)
+"""After each of them a broken connection is tried again."""
 
-OnBytes = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the bytes that there will be (None: not known)."""
+OnBytes = Callable[[int], None]
+"""Called with the bytes that are there."""
 
 
 def download(
@@ -26,18 +27,16 @@ def download(
     sha256: str,
     *,
     incoming: Path,
-    on_bytes: OnBytes = lambda done, total: None,
-    pauses: Sequence[float] = PAUSES_S,
+    on_bytes: OnBytes = lambda done: None,
 ) -> None:
     """Put the file of a URL at `target`, or raise DatasetError and leave `target` as it was.
 
     What has arrived waits in the folder `incoming`, under the hash, so that the next attempt or the
-    next call goes on from there. A broken connection is tried again after each of `pauses`
-    (seconds). A file with another hash is deleted.
+    next call goes on from there. A file with another hash is deleted.
     """
     pooch.get_logger().setLevel(logging.WARNING)  # it announces every file by itself
     # Any: pooch's annotation gives a downloader's parameters the names of a processor's
-    downloader: Any = partial(_fetch_resuming, incoming / f"{sha256}.part", on_bytes, pauses)
+    downloader: Any = partial(_fetch_resuming, incoming / f"{sha256}.part", on_bytes)
     try:
         whole = pooch.retrieve(
             url, f"sha256:{sha256}", fname=sha256, path=incoming, downloader=downloader
@@ -59,15 +58,10 @@ def download(
 
 
 def _fetch_resuming(
-    part: Path,
-    on_bytes: OnBytes,
-    pauses: Sequence[float],
-    url: str,
-    output_file: str,
-    _pooch: object,
+    part: Path, on_bytes: OnBytes, url: str, output_file: str, _pooch: object
 ) -> None:
     """Bring the URL's bytes into `output_file`, by way of `part`."""
-    for pause in (*pauses, None):
+    for pause in (*PAUSES_S, None):
         try:
             _append(url, part, on_bytes)
             break
@@ -96,7 +90,7 @@ def _append(url: str, part: Path, on_bytes: OnBytes) -> None:
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 done += len(chunk)
-                on_bytes(done, total)
+                on_bytes(done)
     if total is not None and done != total:
         raise requests.ConnectionError(f"the connection ended after {done} of {total} bytes")
 

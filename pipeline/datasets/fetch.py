@@ -1,14 +1,15 @@
 """Download the known datasets, each file kept only if it has its pinned hash."""
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from zipfile import ZipFile
 
-from pipeline.datasets.archives import ArchiveError, unpack
 from pipeline.datasets.catalogue import Archive, Dataset
-from pipeline.datasets.download import PAUSES_S, OnBytes, download
+from pipeline.datasets.download import download
 from pipeline.datasets.folders import image_files
 from pipeline.datasets.references import DatasetError, pinned_hashes
 from pipeline.datasets.verify import (
@@ -16,86 +17,24 @@ from pipeline.datasets.verify import (
     local_root,
     named_splits,
     unpacked_listing,
-    verify_dataset,
+    verify,
 )
 
 INCOMING = ".incoming"  # below the root; hidden, so that listings skip it
-MAX_GROWTH = 2  # images hardly compress: an archive that grows more is no archive of images
 
-
-@dataclass(frozen=True, kw_only=True)
-class FetchProgress:
-    """How far a fetch is."""
-
-    file: str
-    """Path below the root of the file that is being fetched, or that has just been finished."""
-    bytes_done: int
-    """Of that file; 0 when it is finished."""
-    bytes_total: int | None
-    """Of that file; None when it is finished, or if the server does not say."""
-    files_done: int
-    """Files that are finished or were there already."""
-    files_total: int
+Progress = Callable[[int, int, str, int], None]
+"""Is told how many files are done, of how many, which one is next or was the last, by its path, and
+how many of its bytes have come."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchReport:
     """What a fetch did."""
 
-    name: str
     downloaded: int
     """Files (or archives) that were fetched."""
     present: int
     """Files (or archives) that were there already, with the right hash."""
-
-
-def fetch(
-    reference: str,
-    root: str | Path,
-    *,
-    base_url: str | None = None,
-    progress: Callable[[FetchProgress], None] = lambda state: None,
-    pauses: Sequence[float] = PAUSES_S,
-) -> FetchReport:
-    """Bring a dataset, `NAME` or `NAME:SPLIT`, below `root`; what is there already stays.
-
-    `base_url` is a mirror laid out like the root (LIVE1/bikes.png, DIV2K_train_HR.zip); the hashes
-    stay the pinned ones. A broken connection is tried again after each of `pauses` (seconds), and
-    continues where it broke off. Raises ValueError for an unknown name, DatasetError with the next
-    step if a file cannot be had or is not the pinned one.
-    """
-    dataset, splits = named_splits(reference)
-    return fetch_dataset(
-        dataset, splits, local_root(root), base_url=base_url, progress=progress, pauses=pauses
-    )
-
-
-def fetch_dataset(
-    dataset: Dataset,
-    splits: Sequence[str],
-    root: Path,
-    *,
-    base_url: str | None = None,
-    progress: Callable[[FetchProgress], None] = lambda state: None,
-    pauses: Sequence[float] = PAUSES_S,
-) -> FetchReport:
-    """Do what `fetch` does for a dataset that need not be in DATASETS."""
-    if dataset.members:
-        present = verify_dataset(dataset, splits, root).good
-        return FetchReport(name=dataset.name, downloaded=0, present=present)
-    jobs = _archive_jobs(dataset, splits, base_url) + _file_jobs(dataset, splits, base_url)
-    if not jobs:
-        raise DatasetError(f"{dataset.name} cannot be downloaded: {dataset.how}")
-    downloaded = 0
-    for number, job in enumerate(jobs):
-        if not _is_there(root, dataset, job):
-            on_bytes = partial(_tell, progress, job.path, number, len(jobs))
-            _bring(root, dataset, job, on_bytes, pauses)
-            downloaded += 1
-        _tell(progress, job.path, number + 1, len(jobs), 0, None)
-    with suppress(OSError):
-        (root / INCOMING).rmdir()  # stays where it holds what an interrupted download left
-    return FetchReport(name=dataset.name, downloaded=downloaded, present=len(jobs) - downloaded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,25 +48,51 @@ class _Job:
     archive: Archive | None = None
 
 
-def _file_jobs(dataset: Dataset, splits: Sequence[str], base_url: str | None) -> list[_Job]:
-    folders = {dataset.splits[split][0] for split in splits}
-    jobs = []
-    for path, sha256 in pinned_hashes().items():
-        folder, _, name = path.rpartition("/")
-        if folder in folders:
-            origin = f"{base_url.rstrip('/')}/{folder}/" if base_url else dataset.urls[folder]
-            jobs.append(_Job(path=path, url=origin + name, sha256=sha256))
-    return jobs
+def fetch(
+    reference: str,
+    root: str | Path,
+    *,
+    base_url: str | None = None,
+    progress: Progress = lambda done, total, file, size: None,
+) -> FetchReport:
+    """Bring a dataset, `NAME` or `NAME:SPLIT`, below `root`; what is there already stays.
+
+    `base_url` is a mirror laid out like the root (LIVE1/bikes.png, DIV2K_train_HR.zip); the hashes
+    stay the pinned ones. A broken connection is tried again, and continues where it broke off.
+    Raises ValueError for an unknown name, DatasetError with the next step if a file cannot be had
+    or is not the pinned one.
+    """
+    dataset, splits = named_splits(reference)
+    root = local_root(root)
+    if dataset.members:
+        return FetchReport(downloaded=0, present=verify(reference, root).good)
+    jobs = list(_jobs(dataset, splits, base_url))
+    if not jobs:
+        raise DatasetError(f"{dataset.name} cannot be downloaded: {dataset.how}")
+    downloaded = 0
+    for number, job in enumerate(jobs):
+        if not _is_there(root, dataset, job):
+            _bring(root, dataset, job, partial(progress, number, len(jobs), job.path))
+            downloaded += 1
+        progress(number + 1, len(jobs), job.path, 0)
+    with suppress(OSError):
+        (root / INCOMING).rmdir()  # stays where it holds what an interrupted download left
+    return FetchReport(downloaded=downloaded, present=len(jobs) - downloaded)
 
 
-def _archive_jobs(dataset: Dataset, splits: Sequence[str], base_url: str | None) -> list[_Job]:
-    jobs = []
+def _jobs(dataset: Dataset, splits: Sequence[str], base_url: str | None) -> Iterator[_Job]:
+    mirror = base_url and base_url.rstrip("/")
     for archive in dataset.archives:
         if archive.split in splits:
             name = archive.url.rpartition("/")[2]
-            url = f"{base_url.rstrip('/')}/{name}" if base_url else archive.url
-            jobs.append(_Job(path=name, url=url, sha256=archive.sha256, archive=archive))
-    return jobs
+            url = f"{mirror}/{name}" if mirror else archive.url
+            yield _Job(path=name, url=url, sha256=archive.sha256, archive=archive)
+    folders = {dataset.splits[split][0] for split in splits}
+    for path, sha256 in pinned_hashes().items():
+        folder, _, name = path.rpartition("/")
+        if folder in folders:
+            url = f"{mirror}/{path}" if mirror else f"{dataset.urls[folder]}{name}"
+            yield _Job(path=path, url=url, sha256=sha256)
 
 
 def _is_there(root: Path, dataset: Dataset, job: _Job) -> bool:
@@ -145,47 +110,31 @@ def _is_there(root: Path, dataset: Dataset, job: _Job) -> bool:
     return False
 
 
-def _bring(
-    root: Path, dataset: Dataset, job: _Job, on_bytes: OnBytes, pauses: Sequence[float]
-) -> None:
+def _bring(root: Path, dataset: Dataset, job: _Job, on_bytes: Callable[[int], None]) -> None:
     incoming = root / INCOMING
     target = (incoming if job.archive else root) / job.path
     if file_sha256(target) != job.sha256:
-        download(job.url, target, job.sha256, incoming=incoming, on_bytes=on_bytes, pauses=pauses)
-    if job.archive is None:
-        return
-    folder = dataset.splits[job.archive.split][0]
+        download(job.url, target, job.sha256, incoming=incoming, on_bytes=on_bytes)
+    if job.archive is not None:
+        folder = dataset.splits[job.archive.split][0]
+        try:
+            _unpack(target, job.archive.members, root / folder)
+        except OSError as error:
+            raise DatasetError(f"{root / folder}: {error.strerror or error}") from error
+        lines = [f"{file_sha256(path)}  {folder}/{path.name}" for path in (root / folder).iterdir()]
+        unpacked_listing(root, folder).write_text("\n".join(sorted(lines)) + "\n", "utf-8")
+        target.unlink()
+
+
+def _unpack(archive: Path, members: str, folder: Path) -> None:
+    """Let what a pinned archive has in its folder `members` appear as a new folder, at once."""
+    scratch = archive.with_suffix(".unpacking")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     try:
-        hashes = unpack(
-            target,
-            root / folder,
-            members=job.archive.members,
-            max_files=2 * job.archive.images,
-            max_bytes=MAX_GROWTH * job.archive.bytes,
-        )
-    except ArchiveError as error:
-        raise DatasetError(f"{error}; nothing of it was unpacked") from error
-    except OSError as error:
-        raise DatasetError(f"{root / folder}: {error.strerror or error}") from error
-    lines = [f"{sha256}  {folder}/{name}" for name, sha256 in sorted(hashes.items())]
-    unpacked_listing(root, folder).write_text("\n".join(lines) + "\n", "utf-8")
-    target.unlink()
-
-
-def _tell(
-    progress: Callable[[FetchProgress], None],
-    file: str,
-    files_done: int,
-    files_total: int,
-    bytes_done: int,
-    bytes_total: int | None,
-) -> None:
-    progress(
-        FetchProgress(
-            file=file,
-            bytes_done=bytes_done,
-            bytes_total=bytes_total,
-            files_done=files_done,
-            files_total=files_total,
-        )
-    )
+        with ZipFile(archive) as source:
+            wanted = [name for name in source.namelist() if name.startswith(f"{members}/")]
+            source.extractall(scratch, wanted)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (scratch / members).rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Compare datasets on the disk with their pinned hashes."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,8 @@ from pipeline.datasets.references import (
 class VerifyReport:
     """How the files on the disk compare with the pinned hashes; paths are below the root."""
 
-    name: str
     good: int
     """Files with the right hash."""
-    unpinned: int
-    """Files that no hash is known for."""
     missing: tuple[str, ...]
     wrong: tuple[str, ...]
     """Files with another hash, or unreadable."""
@@ -44,16 +41,9 @@ def verify(reference: str, root: str | Path) -> VerifyReport:
     for an unknown name.
     """
     dataset, splits = named_splits(reference)
-    return verify_dataset(dataset, splits, local_root(root))
-
-
-def verify_dataset(dataset: Dataset, splits: Sequence[str], root: Path) -> VerifyReport:
-    """Do what `verify` does for a dataset that need not be in DATASETS."""
-    parts = [_verify_split(dataset, split, root) for split in splits]
+    parts = [_verify_split(dataset, split, local_root(root)) for split in splits]
     return VerifyReport(
-        name=dataset.name,
         good=sum(part.good for part in parts),
-        unpinned=sum(part.unpinned for part in parts),
         missing=tuple(path for part in parts for path in part.missing),
         wrong=tuple(path for part in parts for path in part.wrong),
         extra=tuple(path for part in parts for path in part.extra),
@@ -105,9 +95,7 @@ def _verify_split(dataset: Dataset, split: str, root: Path) -> VerifyReport:
     wrong = {name for name in present if file_sha256(folder / name) != expected[name]}
     extra = set() if dataset.members else there - present
     return VerifyReport(
-        name=dataset.name,
         good=len(present - wrong),
-        unpinned=0,
         missing=_paths(label, set(expected) - present),
         wrong=_paths(label, wrong),
         extra=_paths(label, extra),
@@ -118,9 +106,7 @@ def _count_split(dataset: Dataset, split: str, label: str, there: int) -> Verify
     """Report a split of which only the number of images is known, or not even that."""
     whole = next((a.images for a in dataset.archives if a.split == split), max(there, 1))
     return VerifyReport(
-        name=dataset.name,
         good=0,
-        unpinned=there,
         missing=(f"{label}/ ({whole - there} of {whole})",) if there < whole else (),
         wrong=(),
         extra=(f"{label}/ ({there - whole} too many)",) if there > whole else (),

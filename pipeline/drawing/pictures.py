@@ -22,6 +22,10 @@ TALLEST = 648
 """Greatest height of a panel in pixels."""
 DETAIL_SIDES = (144, 72, 48, 24, 16, 8)
 """Sides that a detail may have: whole JPEG blocks, and enlarged to PANEL by a whole number."""
+DETAILS = 2
+"""How many are shown enlarged: those where restoration helps most."""
+GROUPS_A_ROW = 3
+"""Of a contact sheet: patches that stand beside each other."""
 CAPTION = 60
 """Height of the two lines under a panel."""
 CELL = 160
@@ -45,7 +49,6 @@ def before_after(
     title: str = "Before and after",
     subtitle: str = "",
     network: str = "Restored",
-    details: int = 2,
 ) -> None:
     """Write a PNG that shows JPEG, network and original side by side, whole and enlarged.
 
@@ -57,14 +60,13 @@ def before_after(
         title: one line, such as the picture's name.
         subtitle: one line, such as dataset, quality factor and bits per pixel.
         network: name over the restored picture.
-        details: how many enlarged details are shown: those where restoration helps most.
     """
     versions = (
         Version("JPEG", compressed),
         Version(network, restored),
         Version("Original", original),
     )
-    boxes = choose_details(original, compressed, restored, details)
+    boxes = choose_details(original, compressed, restored, DETAILS)
     rows = [_whole_row(versions, boxes)]
     rows += [_detail_row(versions, box, MARKS[i % len(MARKS)]) for i, box in enumerate(boxes)]
     save(page(rows, title, subtitle), path)
@@ -76,7 +78,6 @@ def contact_sheet(
     *,
     title: str = "Patches",
     subtitle: str = "",
-    groups_per_row: int = 3,
 ) -> None:
     """Write a PNG with a group of small pictures for every patch.
 
@@ -86,7 +87,6 @@ def contact_sheet(
         path: file or URI of the PNG.
         title: one line.
         subtitle: one line, such as how many patches there are in all.
-        groups_per_row: how many patches stand beside each other.
 
     Raises ValueError when there is no patch.
     """
@@ -94,8 +94,8 @@ def contact_sheet(
         raise ValueError("contact sheet: there is no patch to show, build a store with patches")
     groups = [_patch_group(versions) for versions in patches]
     rows = [
-        beside(groups[start : start + groups_per_row], gap=2 * MARGIN)
-        for start in range(0, len(groups), groups_per_row)
+        beside(groups[start : start + GROUPS_A_ROW], gap=2 * MARGIN)
+        for start in range(0, len(groups), GROUPS_A_ROW)
     ]
     save(page(rows, title, subtitle), path)
 
@@ -111,7 +111,8 @@ def choose_details(
     """
     side = _detail_side(original.shape)
     before, after = (
-        _box_sums(_squared_error(original, image), side) for image in (compressed, restored)
+        _box_sums(np.square(original.astype(np.float64) - image), side)
+        for image in (compressed, restored)
     )
     gains = (before - after) / np.sqrt(before + side * side)
     boxes: list[Box] = []
@@ -125,10 +126,6 @@ def choose_details(
 def _detail_side(shape: tuple[int, ...]) -> int:
     fitting = [side for side in DETAIL_SIDES if side <= min(shape) // 4]
     return fitting[0] if fitting else DETAIL_SIDES[-1]
-
-
-def _squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.square(a.astype(np.float64) - b)
 
 
 def _box_sums(values: np.ndarray, side: int) -> np.ndarray:

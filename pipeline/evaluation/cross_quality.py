@@ -48,10 +48,10 @@ class QfTransfer:
         """Return how much the network of `trained_qf` raises a mean metric at `input_qf`."""
         return self.comparison(trained_qf).gain(input_qf, metric)
 
-    def gains(self, metric: str = "psnr") -> dict[tuple[int, int], float]:
-        """Return the gain over JPEG for every (QF of the input, QF of the network)."""
+    def gains(self) -> dict[tuple[int, int], float]:
+        """Return the gain over JPEG in PSNR for every (QF of the input, QF of the network)."""
         return {
-            (input_qf, trained_qf): self.gain(trained_qf, input_qf, metric)
+            (input_qf, trained_qf): self.gain(trained_qf, input_qf)
             for trained_qf in self.trained_qfs
             for input_qf in self.input_qfs
         }

@@ -7,11 +7,8 @@ compared with the large original; what a contrast curve makes of them, with what
 original. Whole images are compared, as in pipeline.evaluation.protocol: no border is cropped.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
 
@@ -19,11 +16,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from pipeline.evaluation.protocol import NamedImage, jpeg_table
+from pipeline.evaluation.scores import median_image
 from pipeline.evaluation.super_resolution import FACTOR, Enlarger, cropped, enlarged, reduced
 from pipeline.images import jpeg
 from pipeline.images.metrics import METRICS, MIN_SIDE
 from pipeline.networks.restorer import Restorer
-from storage import files
 
 JPEG, RESTORED, ORIGINAL = INPUTS = ("JPEG", "restored", "original")
 """What a step is given."""
@@ -105,19 +102,18 @@ class Downstream:
             for score in self.per_image
             if (score.step, score.qf) == (step, qf)
         }
-        names = dict.fromkeys(image for image, _ in values)
-        gains = sorted((values[name, RESTORED] - values[name, JPEG], name) for name in names)
-        return gains[len(gains) // 2][1]
+        names = {image for image, _ in values}
+        return median_image({name: values[name, RESTORED] - values[name, JPEG] for name in names})
 
-    def to_csv(self, path: str | Path) -> None:
-        """Write every image's values: `dataset, step, qf, image, input`, then the metrics."""
-        text = io.StringIO(newline="")
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["dataset", "step", "qf", "image", "input", *SCORED])
-        for score in self.per_image:
-            place = [self.dataset, score.step, score.qf, score.image, score.given]
-            table.writerow([*place, *score.metrics.values()])
-        files.write_bytes(str(path), text.getvalue().encode())
+    def rows(self) -> list[dict[str, object]]:
+        """Return every image's values: `dataset, step, qf, image, input`, then the metrics."""
+        return [
+            {
+                **{"dataset": self.dataset, "step": score.step, "qf": score.qf},
+                **{"image": score.image, "input": score.given, **score.metrics},
+            }
+            for score in self.per_image
+        ]
 
 
 def tone_curve(luma: np.ndarray) -> np.ndarray:

@@ -1,12 +1,9 @@
 """What a network loses by computing in bfloat16: PSNR on images, in both precisions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from statistics import fmean
 from typing import get_args
 
-from pipeline.evaluation.protocol import NamedImage, jpeg_table
-from pipeline.images.jpeg import compress
-from pipeline.images.metrics import psnr
+from pipeline.evaluation.protocol import NamedImage, evaluate_each
 from pipeline.networks.devices import Precision
 from pipeline.networks.export import NetworkExport
 from pipeline.networks.restorer import Restorer, network_restorer
@@ -27,17 +24,12 @@ def in_both_precisions(
     the network does not compute in bfloat16 or gives values that are not finite.
     """
     precisions: tuple[Precision, ...] = get_args(Precision)
-    restorers: dict[Precision, Restorer] = {p: restorer_in(p) for p in precisions}
-    found: dict[Precision, dict[int, list[float]]] = {p: {qf: [] for qf in qfs} for p in precisions}
-    for _, luma in images:
-        for qf in qfs:
-            compressed, _ = compress(luma, qf)
-            for precision, restorer in restorers.items():
-                restored = restorer(compressed, jpeg_table(qf))
-                found[precision][qf].append(psnr(luma, restored))
-    if not all(all(by_qf.values()) for by_qf in found.values()):
-        raise ValueError("there is no image to compare the precisions on")
-    return {p: {qf: fmean(values) for qf, values in by_qf.items()} for p, by_qf in found.items()}
+    restorers = [restorer_in(precision) for precision in precisions]
+    results = evaluate_each(restorers, images, "the precisions", qfs)
+    return {
+        precision: {row.qf: row.metrics["psnr"] for row in result.rows}
+        for precision, result in zip(precisions, results, strict=True)
+    }
 
 
 def loss_db(scores: Scores) -> float:
@@ -56,16 +48,10 @@ def program_loss_db(
     export: NetworkExport, images: Iterable[NamedImage], qfs: Sequence[int]
 ) -> float | None:
     """Return `loss_db` of a program as it is registered; None where it fails in a precision."""
-    program, facts = export.program.module(), export.facts
+    program = export.program.module()
 
     def restorer_in(precision: Precision) -> Restorer:
-        return network_restorer(
-            program,
-            precision=precision,
-            receptive_field=facts.receptive_field,
-            multiple=facts.multiple,
-            takes_table=facts.needs_table,
-        )
+        return network_restorer(program, precision=precision, facts=export.facts)
 
     try:
         return loss_db(in_both_precisions(restorer_in, images, qfs))

@@ -158,6 +158,17 @@ def evaluate_each(
     degradation: Protocol = STANDARD,
 ) -> list[EvaluationResult]:
     """Return what `evaluate` does for each restorer; every JPEG is made once for all of them."""
+    scores = score_images(restorers, images, qfs, degradation)
+    return results_of(dataset, degradation, scores)
+
+
+def score_images(
+    restorers: Sequence[Restorer | None],
+    images: Iterable[NamedImage],
+    qfs: Sequence[int],
+    degradation: Protocol = STANDARD,
+) -> list[list[ImageScore]]:
+    """Return each restorer's scores, of every image at each quality factor; see `evaluate`."""
     check_protocol(degradation)
     qfs = list(dict.fromkeys(qfs))
     if not qfs or not all(1 <= qf <= 100 for qf in qfs):
@@ -171,6 +182,13 @@ def evaluate_each(
                     warm_up = compressed[:WARM_UP_PIXELS, :WARM_UP_PIXELS]
                     restorer(warm_up, jpeg_table(qf))
                 found.append(_score(restorer, name, qf, pair.original, compressed, size))
+    return scores
+
+
+def results_of(
+    dataset: str, degradation: Protocol, scores: Sequence[Sequence[ImageScore]]
+) -> list[EvaluationResult]:
+    """Return the result of each restorer. Raises ValueError if no image was scored."""
     if not scores[0]:
         raise ValueError(f"{dataset}: there is no image to evaluate")
     return [

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files as resource_files
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal
 
 from pipeline.datasets import references
 from pipeline.evaluation.scores import MeanScore
 from pipeline.images.degrade import STANDARD
-from pipeline.images.metrics import METRICS
 
 JPEG = "jpeg"
 """The architecture of the rows of JPEG itself."""
@@ -20,6 +19,7 @@ SSIM_METRICS: Mapping[SsimFamily, str] = MappingProxyType(
     {"uniform": "ssim", "gaussian": "ssim_gaussian"}
 )
 """The metric of ours that an SSIM of each family may be held against; never the other one."""
+PRINTED = ("psnr", "ssim", "psnr_b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,49 +70,32 @@ def all_rows() -> tuple[PublishedRow, ...]:
     return tuple(_row_of(fields) for fields in csv.DictReader(text.splitlines()))
 
 
-def published_rows(architecture: str, dataset: str, qf: int) -> tuple[PublishedRow, ...]:
-    """Return what the papers print of a network, of `models.ARCHITECTURES` or `jpeg`.
+def comparable_rows(ours: MeanScore) -> list[PublishedRow]:
+    """Return what papers print of any network on the same images at the same quality factor.
 
-    `dataset` is any reference to the images, such as `bsds500:test`. Empty where they print
-    nothing.
+    Nothing stands beside results of a degradation that is not the standard one.
     """
-    wanted = (architecture, _same_for_same_images(dataset), qf)
-    return tuple(
-        row
-        for row in all_rows()
-        if architecture and (row.architecture, row.dataset, row.qf) == wanted
-    )
+    place = (_same_for_same_images(ours.dataset), ours.qf)
+    rows = all_rows() if ours.degradation == STANDARD else ()
+    return [row for row in rows if (row.dataset, row.qf) == place]
 
 
 def differences(ours: MeanScore, published: PublishedRow) -> dict[str, float]:
-    """Return our value less the published one, by metric: PSNR, PSNR-B, the row's own SSIM.
+    """Return our value less that of a comparable row: PSNR, PSNR-B, the row's own SSIM.
 
-    What the paper does not print is left out. Raises ValueError for another dataset, quality
-    factor or degradation: such results are not comparable.
+    What the paper does not print is left out.
     """
-    if (_same_for_same_images(ours.dataset), ours.qf) != (published.dataset, published.qf):
-        raise ValueError(
-            f"{ours.dataset} QF{ours.qf} is not {published.dataset} QF{published.qf} of "
-            f"{published.label}: compare results on the same images"
-        )
-    if ours.degradation != STANDARD:
-        raise ValueError(
-            f"{ours.label} has the degradation {ours.degradation!r}, published results the "
-            f"standard one: evaluate with the degradation {STANDARD!r}"
-        )
     return {name: ours.metrics[name] - value for name, value in published.metrics.items()}
 
 
 def beside(
     architecture: str | None, ours: MeanScore
 ) -> list[tuple[PublishedRow, dict[str, float]]]:
-    """Return the published rows that belong beside a result, each with the `differences`.
+    """Return the comparable rows of a result's own network, each with the `differences`.
 
-    None for an architecture, and a degradation that is not the standard one, have none.
+    `architecture` is a name in `models.ARCHITECTURES` or `jpeg`; None has no rows.
     """
-    if architecture is None or ours.degradation != STANDARD:
-        return []
-    rows = published_rows(architecture, ours.dataset, ours.qf)
+    rows = [row for row in comparable_rows(ours) if row.architecture == architecture]
     return [(row, differences(ours, row)) for row in rows]
 
 
@@ -131,40 +114,9 @@ def json_rows(architecture: str | None, ours: MeanScore) -> list[dict[str, objec
     ]
 
 
-def table_rows(
-    architecture: str | None, ours: MeanScore
-) -> list[tuple[str, dict[str, float | str]]]:
-    """Return `beside` for people: (label, values by metric), a row and the differences in turn.
-
-    A metric that is not comparable is an empty text.
-    """
-    rows = []
-    for published, difference in beside(architecture, ours):
-        for label, values in ((published.label, published.metrics), ("difference", difference)):
-            rows.append((label, {name: values.get(name, "") for name in METRICS}))
-    return rows
-
-
-def _row_of(fields: Mapping[str, str]) -> PublishedRow:
-    family = fields["ssim_family"]
-    assert family in get_args(SsimFamily)
-    return PublishedRow(
-        network=fields["network"],
-        architecture=fields["architecture"],
-        dataset=fields["dataset"],
-        qf=int(fields["qf"]),
-        psnr=_number(fields["psnr"]),
-        ssim=_number(fields["ssim"]),
-        psnr_b=_number(fields["psnr_b"]),
-        ssim_family="uniform" if family == "uniform" else "gaussian",
-        paper=fields["paper"],
-        table=fields["table"],
-        note=fields["note"],
-    )
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None
+def _row_of(fields: Mapping[str, Any]) -> PublishedRow:
+    printed = {name: float(fields[name]) if fields[name] else None for name in PRINTED}
+    return PublishedRow(**{**fields, **printed, "qf": int(fields["qf"])})
 
 
 def _same_for_same_images(reference: str) -> str:

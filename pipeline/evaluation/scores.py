@@ -5,14 +5,12 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from pipeline.images.degrade import STANDARD, Protocol
 from pipeline.images.metrics import METRICS
 from pipeline.networks.devices import Precision
-from storage import files
 
 MEAN = "(mean)"
 """What stands in the `image` column of a mean."""
@@ -77,6 +75,11 @@ class MeanScore:
         """What was evaluated: the dataset, with its degradation unless it is the standard one."""
         return label_of(self.dataset, self.degradation)
 
+    @property
+    def told_images(self) -> str:
+        """How many images, in words: `29 images`."""
+        return "1 image" if self.images == 1 else f"{self.images} images"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
@@ -93,6 +96,11 @@ class EvaluationResult:
     def label(self) -> str:
         """What was evaluated: the dataset, with its degradation unless it is the standard one."""
         return label_of(self.dataset, self.degradation)
+
+    @property
+    def own(self) -> "EvaluationResult":
+        """This, as of a `Comparison` it is the network's."""
+        return self
 
     @property
     def rows(self) -> tuple[MeanScore, ...]:
@@ -127,14 +135,6 @@ class EvaluationResult:
         rows = [self.row(qf) for qf in qfs]
         return {name: fmean(row.metrics[name] for row in rows) for name in METRICS}
 
-    def as_json_rows(self) -> list[dict[str, str | int | float]]:
-        """Return `MeanScore.as_json_row` of every quality factor."""
-        return [row.as_json_row() for row in self.rows]
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write `write_csv`'s table of this evaluation alone."""
-        write_csv([self], path)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -144,11 +144,25 @@ class Comparison:
     restored: EvaluationResult
     """Of the same dataset and degradation."""
 
+    @property
+    def own(self) -> EvaluationResult:
+        """The network's result."""
+        return self.restored
+
     def gain(self, qf: int, metric: str = "psnr") -> float:
         """Return the mean of a metric after restoration minus that of the JPEG."""
         if metric not in METRICS:
             raise ValueError(f"metric {metric!r}: choose one of {list(METRICS)}")
         return self.restored.row(qf).metrics[metric] - self.jpeg.row(qf).metrics[metric]
+
+    def gains_in_psnr(self, qf: int) -> dict[str, float]:
+        """Return what restoration adds to each image at one quality factor, dB by its name."""
+        pairs = zip(self.jpeg.per_image, self.restored.per_image, strict=True)
+        return {
+            after.image: after.metrics["psnr"] - before.metrics["psnr"]
+            for before, after in pairs
+            if after.qf == qf
+        }
 
     def __str__(self) -> str:
         names = [*METRICS, "bits/px", "s/Mpx"]
@@ -158,9 +172,8 @@ class Comparison:
         for row in self.restored.rows:
             before = self.jpeg.row(row.qf)
             gains = {name: self.gain(row.qf, name) for name in METRICS}
-            count = "1 image" if row.images == 1 else f"{row.images} images"
             lines += [
-                f"{row.label} QF{row.qf}, {count}{in_other}",
+                f"{row.label} QF{row.qf}, {row.told_images}{in_other}",
                 _line("JPEG", before.metrics) + f"{before.bpp:9.3f}",
                 _line("restored", row.metrics) + f"{row.bpp:9.3f}{row.seconds_per_mpx:9.3f}",
                 _line("gain", gains, sign="+"),
@@ -192,37 +205,54 @@ def label_of(dataset: str, degradation: Protocol) -> str:
     return dataset if degradation == STANDARD else f"{dataset} {degradation}"
 
 
-def write_csv(
+def median_image(gains: Mapping[str, float]) -> str:
+    """Return the image whose gain is the median, the upper one of an even number."""
+    return sorted(gains, key=lambda name: (gains[name], name))[len(gains) // 2]
+
+
+def scores_csv(
     results: Sequence[EvaluationResult],
-    path: str | Path,
     *,
     beside: Callable[[MeanScore], Sequence[tuple[str, Mapping[str, float]]]] = lambda row: (),
-) -> None:
-    """Write a table to a path or URI: every image of a quality factor, then the mean.
+) -> bytes:
+    """Return a CSV file: every image of a quality factor, then the mean.
 
     Columns: `dataset, qf, image, pixels`, the metrics, `bpp, seconds_per_mpx`. `dataset` names the
     degradation and the precision too where they are not the standard one and float32: `live1
     rescaled bfloat16`. `beside` gives rows that follow a mean: what stands in the `image` column,
     and metrics.
     """
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["dataset", "qf", "image", "pixels", *METRICS, "bpp", "seconds_per_mpx"])
+    rows: list[dict[str, object]] = []
     for result in results:
         told = [] if result.precision == "float32" else [result.precision]
         place = " ".join([result.label, *told])
-        for row in result.rows:
-            scores = [score for score in result.per_image if score.qf == row.qf]
-            for score in scores:
-                values = [*score.metrics.values(), score.bpp, _seconds_per_mpx([score])]
-                table.writerow([place, row.qf, score.image, score.pixels, *values])
-            values = [*row.metrics.values(), row.bpp, row.seconds_per_mpx]
+        for mean in result.rows:
+            scores = [score for score in result.per_image if score.qf == mean.qf]
+            lines = [
+                (score.image, score.pixels, score.metrics, score.bpp, _seconds_per_mpx([score]))
+                for score in scores
+            ]
             pixels = sum(score.pixels for score in scores)
-            table.writerow([place, row.qf, MEAN, pixels, *values])
-            for name, metrics in beside(row):
-                values = [metrics.get(metric, "") for metric in METRICS]
-                table.writerow([place, row.qf, name, "", *values, "", ""])
-    files.write_bytes(str(path), text.getvalue().encode())
+            lines.append((MEAN, pixels, mean.metrics, mean.bpp, mean.seconds_per_mpx))
+            lines += [(name, "", metrics, "", "") for name, metrics in beside(mean)]
+            rows += [
+                {
+                    **{"dataset": place, "qf": mean.qf, "image": image, "pixels": pixels},
+                    **{name: metrics.get(name, "") for name in METRICS},
+                    **{"bpp": bpp, "seconds_per_mpx": seconds},
+                }
+                for image, pixels, metrics, bpp, seconds in lines
+            ]
+    return csv_of(rows)
+
+
+def csv_of(rows: Sequence[Mapping[str, object]]) -> bytes:
+    """Return rows of one shape, one or more, as a CSV file with a heading."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _seconds_per_mpx(scores: Sequence[ImageScore]) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from pipeline.images.jpeg import MAX_SIDE
-from pipeline.served.header import DECODER_ERRORS
+from pipeline.served.header import DECODER_ERRORS, one_line
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 80_000_000  # below the 89 Mpx from which Pillow warns of a decompression bomb
@@ -77,7 +77,7 @@ def _read(data: bytes, max_pixels: int) -> np.ndarray:
             image.load()
             upright = ImageOps.exif_transpose(image)
         except DECODER_ERRORS as error:
-            raise ImageRejected(f"damaged or truncated: {_one_line(error)}") from error
+            raise ImageRejected(f"damaged or truncated: {one_line(error)}") from error
         return _luma_of(upright)
 
 
@@ -89,7 +89,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageRejected("too large: Pillow takes it for a decompression bomb") from error
     except DECODER_ERRORS as error:
-        raise ImageRejected(f"damaged or truncated: {_one_line(error)}") from error
+        raise ImageRejected(f"damaged or truncated: {one_line(error)}") from error
 
 
 def _check_header(image: ImageFile.ImageFile, max_pixels: int) -> None:
@@ -103,7 +103,7 @@ def _check_header(image: ImageFile.ImageFile, max_pixels: int) -> None:
     try:
         frames = getattr(image, "n_frames", 1)
     except DECODER_ERRORS as error:
-        raise ImageRejected(f"damaged or truncated: {_one_line(error)}") from error
+        raise ImageRejected(f"damaged or truncated: {one_line(error)}") from error
     if frames > 1 and image.format != "MPO":
         raise ImageRejected(f"animated: {frames} frames or pages in one file")
 
@@ -118,7 +118,3 @@ def _luma_of(image: Image.Image) -> np.ndarray:
     if image.mode in ("P", "PA", "RGB", "RGBA", "RGBX"):
         return rgb_to_luma(np.asarray(image.convert("RGB")))
     raise ImageRejected(f"colour model: {image.mode}, convert it to RGB or grey")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Which rank reads which rows of a store, and in which order: one pure function."""
+"""Which rows of a store a step takes, and which of them a rank: pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,30 +37,37 @@ def plan_epoch(
     *,
     seed: tuple[int, ...],
     epoch: int,
-    world: int,
-    rank: int,
     batch: int,
     window_rows: int,
 ) -> tuple[Window, ...]:
-    """Return what one rank reads in one epoch: a pure function of its arguments.
+    """Return what one epoch reads: a pure function of its arguments.
 
-    The row groups (`row_counts` rows each, in store order) are shuffled, their concatenated rows
-    cut into `world` equal spans, and each span into windows of about `window_rows` rows. Every
-    rank gets the same whole number of batches; the fewer than `world * batch` rows that are left
-    over are others in each epoch.
+    The row groups (`row_counts` rows each, in store order) are shuffled, and their concatenated
+    rows cut into windows of about `window_rows` rows, each a whole number of batches; the fewer
+    than `batch` rows that are left over are others in each epoch.
     """
     groups = np.random.default_rng((*seed, epoch)).permutation(len(row_counts))
     ends = np.cumsum(np.asarray(row_counts, np.int64)[groups])
-    rows = int(sum(row_counts)) // (world * batch) * batch
+    rows = int(sum(row_counts)) // batch * batch
     window = max(1, window_rows // batch) * batch
-    first, last = rank * rows, (rank + 1) * rows
     return tuple(
         Window(
-            spans=_spans(row_counts, groups, ends, start, min(start + window, last)),
+            spans=_spans(row_counts, groups, ends, start, min(start + window, rows)),
             seed=(*seed, epoch, start + 1),
         )
-        for start in range(first, last, window)
+        for start in range(0, rows, window)
     )
+
+
+def share_of_batch(batch: int, world: int, rank: int = 0) -> slice:
+    """Return which patches of a step are a rank's: as many as the others', or one more or less.
+
+    Together the ranks have each patch once, whatever their number, so that it does not decide what
+    a step learns from. Raises ValueError if a rank would have none.
+    """
+    if batch < world:
+        raise ValueError(f"a batch of {batch} is too small for {world} workers: choose fewer")
+    return slice(batch * rank // world, batch * (rank + 1) // world)
 
 
 def _spans(

@@ -26,7 +26,7 @@ class Crops:
     side: np.ndarray
     """(N,) int64: height and width in pixels, before it is reduced."""
 
-    def part(self, rows: slice) -> "Crops":
+    def part(self, rows: slice | np.ndarray) -> "Crops":
         """Return those of some of the patches."""
         return Crops(self.corner[rows], self.side[rows])
 

@@ -11,7 +11,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.images.jpeg import quantization_table
-from pipeline.loading.epoch_plan import Window, plan_epoch
+from pipeline.loading.epoch_plan import Window, plan_epoch, share_of_batch
 from pipeline.loading.fresh_pairs import Crops, draw_crops, fill_pairs
 from pipeline.loading.patch_pixels import PatchPixels
 from pipeline.loading.row_groups import chosen_groups
@@ -57,9 +57,8 @@ class _Draw:
     """(rows,) uint8: which of the loader's quality factors."""
     crops: Crops
 
-    def part(self, start: int, stop: int | None = None) -> "_Draw":
-        cut = slice(start, stop)
-        return _Draw(self.order[cut], self.quality[cut], self.crops.part(cut))
+    def part(self, rows: slice | np.ndarray) -> "_Draw":
+        return _Draw(self.order[rows], self.quality[rows], self.crops.part(rows))
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,16 @@ class PatchLoader:
         pin_memory: bool = False,
         pairs_on_device: bool = False,
     ) -> None:
-        """Prepare to read; `batch` is the patches a step of this rank alone.
+        """Prepare to read the rank's share of every step.
 
         Args:
             store: a version of a patch store.
             qfs: quality factors; each patch gets one of them, drawn anew in every epoch.
-            batch: patches a step of this rank alone.
+            batch: patches a step, over all ranks together.
             seed: decides the order, the quality factors and the crops.
-            rank: which of `world` loaders this one is; together they give every row once.
-            world: how many loaders share the store.
+            rank: which of `world` loaders this one is; together they give every row once, and in
+                each step what one alone gives.
+            world: how many loaders share the steps.
             frequent_qfs: of `qfs`, those that half of the patches get one of; () for none.
             side: pixels; patches are cropped to it at random places of the 8x8 grid; None: not.
             share: share of the row groups that is used, the same in every epoch.
@@ -124,7 +124,8 @@ class PatchLoader:
                 pairs of where they are used (pipeline/loading/device_pairs.py).
 
         Raises StoreError if the store lacks a quality factor or its quantisation table, has
-        smaller patches than `side`, or fewer patches than one step takes.
+        smaller patches than `side`, or fewer patches than one step takes; ValueError for a batch of
+        fewer patches than ranks.
         """
         self._fresh = store.spec.degradation == "none"
         stored_qfs = () if self._fresh else qfs
@@ -136,10 +137,10 @@ class PatchLoader:
             )
         self._row_groups = chosen_groups(store, seed, share, held_out, validation)
         self._rows = sum(group.rows for group in self._row_groups)
-        if self._rows < world * batch:
+        if self._rows < batch:
             raise StoreError(
                 f"{store.uri} has {self._rows} patches, fewer than a step takes "
-                f"({world * batch}): choose a smaller batch, or build the store from more images"
+                f"({batch}): choose a smaller batch, or build the store from more images"
             )
         tables = read_quantization_tables(store)
         if self._fresh:
@@ -150,8 +151,9 @@ class PatchLoader:
         self._qfs = np.array(qfs)
         self._tables = np.stack([tables[qf] for qf in qfs])
         self._frequent = np.flatnonzero(np.isin(self._qfs, frequent_qfs)).astype(np.uint8)
-        self._batch = batch
-        self._seed, self._rank, self._world = seed, rank, world
+        self._seed, self._batch = seed, batch
+        self._share = share_of_batch(batch, world, rank)
+        self._own = self._share.stop - self._share.start
         self._side = side or store.spec.side
         self._pin_memory = pin_memory
         self._whole = self._fresh and pairs_on_device
@@ -163,7 +165,7 @@ class PatchLoader:
     @property
     def steps_per_epoch(self) -> int:
         """Steps an epoch, the same on every rank."""
-        return self._rows // (self._world * self._batch)
+        return self._rows // self._batch
 
     @property
     def fits_in_memory(self) -> bool:
@@ -184,8 +186,8 @@ class PatchLoader:
             while True:
                 block = ahead.result()
                 ahead = reader.submit(next, blocks)
-                for i in range(len(block.original) // self._batch):
-                    rows = slice(i * self._batch, (i + 1) * self._batch)
+                for i in range(len(block.original) // self._own):
+                    rows = slice(i * self._own, (i + 1) * self._own)
                     yield Batch(
                         step=block.step + i,
                         epoch=block.epoch,
@@ -213,8 +215,6 @@ class PatchLoader:
             [group.rows for group in self._row_groups],
             seed=self._seed,
             epoch=epoch,
-            world=self._world,
-            rank=self._rank,
             batch=self._batch,
             window_rows=self._window_bytes // (2 * self._row_bytes),
         )
@@ -237,7 +237,8 @@ class PatchLoader:
         return Crops(corner, np.full(rows, self._side))
 
     def _read_window(self, window: Window, step: int, epoch: int, skip: int) -> Iterator[_Block]:
-        draw = self._draw(window).part(skip * self._batch)
+        taken = np.arange(window.rows).reshape(-1, self._batch)[skip:, self._share].ravel()
+        draw = self._draw(window).part(taken)
         step += skip
         numbers = np.concatenate(
             [np.arange(s.start, s.stop) + self._row_groups[s.group].first for s in window.spans]
@@ -247,11 +248,11 @@ class PatchLoader:
             yield self._block(step, epoch, draw, numbers, *pixels)
             return
         held = self._pixels.rows_of(window)
-        size = max(1, BLOCK_BYTES // (2 * self._row_bytes * self._batch)) * self._batch
+        size = max(1, BLOCK_BYTES // (2 * self._row_bytes * self._own)) * self._own
         for start in range(0, len(draw.order), size):
-            part = draw.part(start, start + size)
+            part = draw.part(slice(start, start + size))
             pixels = self._pixels.held(held[part.order], part.quality)
-            yield self._block(step + start // self._batch, epoch, part, numbers, *pixels)
+            yield self._block(step + start // self._own, epoch, part, numbers, *pixels)
 
     def _block(
         self,

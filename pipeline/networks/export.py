@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,8 @@ from torch.export import Dim, ExportedProgram
 from models import needs_table
 from pipeline.networks.restorer import Pooling
 from pipeline.served import model
-from pipeline.served.network import ProgramFacts
+from pipeline.served.facts import ProgramFacts
 from storage.registry.consumer_files import ServedCode
-from storage.registry.registered_version import LOSS_TAG
 
 MIN_SIDE = 8
 EXAMPLE_SHAPE = (2, 1, 32, 40)  # a batch of 1 or a square would tie dimensions down
@@ -27,21 +27,13 @@ class ClippedNetwork(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Restore `x`, (N, 1, H, W) float32 in [0, 1], to the same shape and range."""
-        return self.network(x).clamp(0.0, 1.0)
+    def forward(self, x: Tensor, table: Tensor | None = None) -> Tensor:
+        """Restore `x`, (N, 1, H, W) float32 in [0, 1], to the same shape and range.
 
-
-class ClippedTableNetwork(nn.Module):
-    """The same for a network that needs the quantisation table."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """Restore `x`, (N, 1, H, W) float32 in [0, 1]; `table` is (N, 8, 8) float32, 1 to 255."""
-        return self.network(x, table).clamp(0.0, 1.0)
+        `table`, (N, 8, 8) float32 of 1 to 255, is for networks that need it.
+        """
+        inputs = (x,) if table is None else (x, table)
+        return self.network(*inputs).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,25 +44,21 @@ class NetworkExport:
     """On the CPU, in eval mode, float32, output clipped to [0, 1]; a copy of the network."""
     input_example: tuple[np.ndarray, ...]
     """(2, 1, 32, 40) float32 in [0, 1] and, for a network that needs them, tables (2, 8, 8)."""
-    program: ExportedProgram
-    """The same computation for any batch of 1 or more and sides of 8 or more."""
     facts: ProgramFacts
     """What the program no longer says of itself."""
 
-    @property
-    def tags(self) -> dict[str, str]:
-        """The facts as tags of a registered version.
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """The same computation for any batch of 1 or more and sides of 8 or more.
 
-        `receptive_field` and `multiple` are there only where the program alone can be tiled: one
-        that pools over the image cannot. `bfloat16_loss_db` is there only where it was measured.
+        Raises torch.export's error, which names the line, when the network ties its input to one
+        size.
         """
-        tags = {"needs_table": str(self.facts.needs_table)}
-        if self.facts.receptive_field is not None:
-            tags["receptive_field"] = str(self.facts.receptive_field)
-            tags["multiple"] = str(self.facts.multiple)
-        if self.facts.bfloat16_loss_db is not None:
-            tags[LOSS_TAG] = f"{self.facts.bfloat16_loss_db:.5f}"
-        return tags
+        batch, height = Dim("batch", min=1), Dim("height", min=MIN_SIDE)
+        sizes = ({0: batch, 2: height, 3: Dim("width", min=MIN_SIDE)}, {0: batch})
+        example = tuple(map(torch.from_numpy, self.input_example))
+        with torch.no_grad():
+            return torch.export.export(self.module, example, dynamic_shapes=sizes[: len(example)])
 
     @property
     def served(self) -> ServedCode:
@@ -88,25 +76,16 @@ def export_network(network: nn.Module, default_table: np.ndarray | None = None) 
     One that needs the quantisation table becomes a program of two inputs, the image and the table;
     `default_table`, (8, 8) with values 1 to 255, is what it is served with where a caller gives
     none, and others ignore it. `network` itself is left as it is: device, mode and weights. Raises
-    ValueError for such a table, and torch.export's error, which names the line, when the network
-    ties its input to one size.
+    ValueError for a table of other values.
     """
     facts = _facts_of(network, default_table)
-    clipped = ClippedTableNetwork if facts.needs_table else ClippedNetwork
-    module = clipped(copy.deepcopy(network)).cpu().float().eval()
+    module = ClippedNetwork(copy.deepcopy(network)).cpu().float().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    batch, height = Dim("batch", min=1), Dim("height", min=MIN_SIDE)
-    sizes = {"x": {0: batch, 2: height, 3: Dim("width", min=MIN_SIDE)}}
     example = (np.random.default_rng(0).random(EXAMPLE_SHAPE, dtype=np.float32),)
     if facts.needs_table:
-        sizes["table"] = {0: batch}
         example = (*example, np.full((len(example[0]), 8, 8), 16, np.float32))
-    with torch.no_grad():
-        program = torch.export.export(
-            module, tuple(map(torch.from_numpy, example)), dynamic_shapes=sizes
-        )
-    return NetworkExport(module=module, input_example=example, program=program, facts=facts)
+    return NetworkExport(module=module, input_example=example, facts=facts)
 
 
 def _facts_of(network: nn.Module, table: np.ndarray | None) -> ProgramFacts:

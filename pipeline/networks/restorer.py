@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models import needs_table
 from pipeline.networks.devices import Precision, autocast, checked, lay_out
+from pipeline.served.facts import ProgramFacts
 from pipeline.served.tiles import TILE, Tiling, run_tiled, tiles, to_luma, to_unit
 
 Restorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -52,12 +53,10 @@ def apply_tiled(
     return run_tiled(lambda part: _shape_kept(network, part, beside), x, tiling)
 
 
-def tiling_of(
-    module: nn.Module, side: int, receptive_field: int | None = None, multiple: int | None = None
-) -> Tiling | None:
-    """Return how a network may be tiled: as stated here, else as it declares itself, else None."""
-    field = receptive_field or getattr(module, "receptive_field", None)
-    cell = multiple or getattr(module, "multiple", 1)
+def tiling_of(module: nn.Module, side: int, facts: ProgramFacts | None = None) -> Tiling | None:
+    """Return how a network may be tiled, as its facts or it itself declare it; None if not."""
+    stated = module if facts is None else facts
+    field, cell = getattr(stated, "receptive_field", None), getattr(stated, "multiple", 1)
     if not isinstance(field, int) or not isinstance(cell, int):
         return None
     return Tiling(side=side, receptive_field=field, multiple=cell)
@@ -69,9 +68,7 @@ def network_restorer(
     *,
     precision: Precision = "float32",
     tile: int = TILE,
-    receptive_field: int | None = None,
-    multiple: int | None = None,
-    takes_table: bool | None = None,
+    facts: ProgramFacts | None = None,
 ) -> Restorer:
     """Return a function that restores luma images with `module`.
 
@@ -84,11 +81,9 @@ def network_restorer(
         precision: what it computes in there, see `pipeline.networks.devices`; its weights stay
             float32.
         tile: side of the tiles in pixels; memory grows with its square.
-        receptive_field: see Tiling; None takes `module.receptive_field`. Where neither says it,
-            an image is restored in one piece: nothing else is sure to be right.
-        multiple: see Tiling; None takes `module.multiple`, or 1.
-        takes_table: whether it takes the table, for modules that do not declare it themselves,
-            such as exported programs; None takes `module.needs_table`.
+        facts: of an exported program, which says nothing of itself; None asks the module for its
+            `receptive_field`, `multiple` and `needs_table`. Where no receptive field is known, an
+            image is restored in one piece: nothing else is sure to be right.
 
     The result is clipped to [0, 1], times 255, and rounded, all in float32. The function raises
     ValueError when the network changes the shape, gives values that are not finite, or cannot
@@ -98,8 +93,8 @@ def network_restorer(
         module.to(device)
     if _device_of(module).type == "cpu" or precision == "bfloat16":
         lay_out(module)
-    tiling = tiling_of(module, tile, receptive_field, multiple)
-    with_table = needs_table(module) if takes_table is None else takes_table
+    tiling = tiling_of(module, tile, facts)
+    with_table = needs_table(module) if facts is None else facts.needs_table
 
     def restored(x: Tensor, beside: tuple[Tensor, ...]) -> Tensor:
         if tiling is None or max(x.shape[-2:]) <= tile:

@@ -12,13 +12,16 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version as package_version
 
-from pipeline.datasets.sources import Parallel, ScannedImage
+from pipeline.datasets.sources import Parallel, ScannedImage, hashes_by_name
 from pipeline.patches.one_shard import ShardTask, build_shard, jpeg_library, shard_key
+from pipeline.prometheus import PATCHES, REJECTS, SHARDS, count
 from storage import files
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import shard_is_whole
 from storage.patches.shard_writer import describe_shard
+from storage.patches.source_images import record_sources
+from storage.patches.upkeep import remove_leftovers
 from storage.patches.versions import (
     Rejected,
     ShardEntry,
@@ -26,7 +29,7 @@ from storage.patches.versions import (
     open_store,
     publish,
     row_group_rows,
-    shard_uri,
+    sizes_of_shards,
 )
 
 logger = logging.getLogger(__name__)
@@ -74,11 +77,13 @@ def build_store(
     """Bring a store up to date with its source images and publish the new version.
 
     Only shards whose images changed are written; if none did, nothing is. `repair` reads every
-    shard again and rewrites the damaged ones. Raises StoreError, the previous version staying
+    shard again and rewrites the damaged ones. What builds that were killed left behind more than an
+    hour ago is removed. Raises StoreError, the previous version staying
     current, if the store was made for another spec, if no image is usable, or if the share of
     rejected images is above `max_rejected_share`.
     """
     previous = _previous_version(uri, spec)
+    remove_leftovers(uri)
     usable, rejected = _split_duplicates(scanned)
     tasks = [
         ShardTask(key=shard_key(spec, group), spec=spec, images=group, store_uri=uri)
@@ -87,21 +92,25 @@ def build_store(
     known = {shard.key: shard for shard in previous.shards} if previous else {}
     entries = dict(_reusable(uri, tasks, known, check=repair, parallel=parallel))
     missing = [task for task in tasks if task.key not in entries]
-    reused = len(entries)
+    reused, rows = len(entries), sum(entry.rows for entry in entries.values())
     for entry in parallel(build_shard, missing):
         entries[entry.key] = entry
-        rows = sum(done.rows for done in entries.values())
+        rows += entry.rows
+        for counter, number in ((SHARDS, 1), (PATCHES, entry.rows), (REJECTS, len(entry.rejected))):
+            count(counter, number, {"dataset": dataset})
         on_progress(BuildProgress(shards_done=len(entries), shards_total=len(tasks), rows=rows))
     shards = tuple(entries[task.key] for task in tasks)
     rejected = (*rejected, *(reject for shard in shards for reject in shard.rejected))
     rejected = tuple(sorted(rejected, key=lambda reject: reject.image))
-    _check_rejects(uri, len(scanned), rejected, sum(s.rows for s in shards), max_rejected_share)
+    _check_rejects(uri, len(scanned), rejected, rows, max_rejected_share)
     candidate = StoreVersion(
         uri=uri,
         number=0,
         spec=spec,
         dataset=dataset,
-        dataset_fingerprint=_dataset_fingerprint(scanned),
+        dataset_fingerprint=record_sources(
+            uri, hashes_by_name(scanned), {i.name: i.reason for i in scanned if i.reason}
+        ),
         row_group_rows=row_group_rows(spec),
         shards=shards,
         rejected=rejected,
@@ -155,12 +164,6 @@ def _group_images(
     return [*groups, tuple(group)] if group else groups
 
 
-def _dataset_fingerprint(scanned: Sequence[ScannedImage]) -> str:
-    """Return the SHA-256 over the names and contents of all source images."""
-    lines = [f"{image.sha256 or image.reason} {image.name}" for image in scanned]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
 def _previous_version(uri: str, spec: PatchSpec) -> StoreVersion | None:
     """Return the current version; None if there is none or its file is damaged."""
     if not files.exists(files.join(uri, "CURRENT")):
@@ -186,17 +189,15 @@ def _reusable(
     Those of the previous version are known by their size (by their bytes with `check`), those that
     an interrupted build left behind by reading them.
     """
-    there = set(files.list_names(files.join(uri, "shards")))
+    sizes = sizes_of_shards(uri)
     unknown = []
     for task in tasks:
-        if f"{task.key}.parquet" not in there:
+        if task.key not in sizes:
             continue
         entry = known.get(task.key)
         if entry is None:
             unknown.append(task.key)
-        elif files.size_of(shard_uri(uri, task.key)) == entry.bytes and (
-            not check or shard_is_whole(uri, entry)
-        ):
+        elif sizes[task.key] == entry.bytes and (not check or shard_is_whole(uri, entry)):
             yield task.key, entry
     for entry in parallel(partial(describe_shard, uri), unknown):
         if entry is not None:

@@ -9,6 +9,7 @@ from pipeline.evaluation.rate_distortion import JPEG, QFS, RateDistortion, rate_
 from pipeline.evaluation.scores import Comparison, EvaluationResult
 from pipeline.networks.restorer import Restorer
 from pipeline.reports.picture_sections import middle
+from pipeline.reports.report_data import ReportedNetwork
 
 SCORING_S_PER_MPX = 0.25
 """Seconds that compressing and scoring take beside the network, a million pixels."""
@@ -18,20 +19,18 @@ CUT = f"cut to the middle {DETAIL}x{DETAIL} pixels"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysed:
-    """A network that takes part in the analyses."""
+class ScoredNetwork:
+    """A network of a report that can be called again."""
 
+    reported: ReportedNetwork
     restorer: Restorer
-    architecture: str | None
-    qfs: tuple[int, ...]
-    """Quality factors that it was trained for."""
-    scores: Comparison
-    """Its evaluation on the set: the speed, and the results themselves where they are enough."""
+    qfs: tuple[int, ...] = ()
+    """Quality factors that it was trained for; none where that is not known."""
 
     @property
-    def seconds_per_mpx(self) -> float:
-        """As measured in its evaluation."""
-        return self.scores.restored.rows[0].seconds_per_mpx
+    def scores(self) -> Comparison:
+        """Its evaluation on the first set: the speed, and the results where they are enough."""
+        return self.reported.scores[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +45,14 @@ class Analyses:
 
 
 def affordable_images(
-    networks: Iterable[Analysed], images: Iterable[NamedImage], seconds: float, qfs: Sequence[int]
+    networks: Sequence[ScoredNetwork],
+    images: Iterable[NamedImage],
+    seconds: float,
+    qfs: Sequence[int],
 ) -> list[NamedImage]:
     """Return the first images, as many as are evaluated at all QFs in about so many seconds."""
-    a_pixel = SCORING_S_PER_MPX + sum(n.seconds_per_mpx + SCORING_S_PER_MPX for n in networks)
+    speeds = [network.scores.restored.rows[0].seconds_per_mpx for network in networks]
+    a_pixel = SCORING_S_PER_MPX + sum(speed + SCORING_S_PER_MPX for speed in speeds)
     chosen: list[NamedImage] = []
     for name, luma in images:
         seconds -= luma.size / 1e6 * len(qfs) * a_pixel
@@ -60,7 +63,7 @@ def affordable_images(
 
 
 def analyse(
-    networks: Mapping[str, Analysed], images: Iterable[NamedImage], dataset: str, *, seconds: float
+    networks: Sequence[ScoredNetwork], images: Iterable[NamedImage], dataset: str, *, seconds: float
 ) -> Analyses:
     """Return rate-distortion curves of all networks, and a matrix for each architecture.
 
@@ -74,10 +77,10 @@ def analyse(
     found, cut = _evaluated(networks, qfs), ""
     if found is None:
         details = ((name, middle(luma, DETAIL)) for name, luma in images)
-        chosen = affordable_images(networks.values(), details, seconds, qfs)
+        chosen = affordable_images(networks, details, seconds, qfs)
         if not chosen:
             return Analyses()
-        restorers = {name: network.restorer for name, network in networks.items()}
+        restorers = {network.reported.name: network.restorer for network in networks}
         found, cut = rate_distortion(restorers, chosen, dataset, qfs), CUT
     curves = {name: at_qfs(result, QFS) for name, result in found.results.items()}
     matrices = {architecture: _matrix(found, family) for architecture, family in by_qf.items()}
@@ -90,9 +93,9 @@ def at_qfs(result: EvaluationResult, qfs: Sequence[int]) -> EvaluationResult:
     return EvaluationResult(dataset=result.dataset, degradation=result.degradation, per_image=kept)
 
 
-def _evaluated(networks: Mapping[str, Analysed], qfs: Sequence[int]) -> RateDistortion | None:
+def _evaluated(networks: Sequence[ScoredNetwork], qfs: Sequence[int]) -> RateDistortion | None:
     """Return the networks' own evaluations; None unless all have every quality factor."""
-    scores = {name: network.scores for name, network in networks.items()}
+    scores = {network.reported.name: network.scores for network in networks}
     known = [{one.qf for one in found.restored.per_image} for found in scores.values()]
     sets = {found.restored.label for found in scores.values()}
     if len(sets) != 1 or not all(set(qfs) <= evaluated for evaluated in known):
@@ -108,10 +111,12 @@ def _matrix(found: RateDistortion, family: Mapping[int, str]) -> QfTransfer:
     return QfTransfer(jpeg=at_qfs(found.results[JPEG], qfs), restored=restored)
 
 
-def _families(networks: Mapping[str, Analysed]) -> dict[str, dict[int, str]]:
+def _families(networks: Sequence[ScoredNetwork]) -> dict[str, dict[int, str]]:
     """Return architecture -> QF -> name, of architectures with networks for two QFs or more."""
     families: dict[str, dict[int, str]] = {}
-    for name, network in networks.items():
-        if network.architecture is not None and len(network.qfs) == 1:
-            families.setdefault(network.architecture, {}).setdefault(network.qfs[0], name)
+    for network in networks:
+        reported = network.reported
+        if reported.architecture is not None and len(network.qfs) == 1:
+            family = families.setdefault(reported.architecture, {})
+            family.setdefault(network.qfs[0], reported.name)
     return {architecture: found for architecture, found in families.items() if len(found) > 1}

@@ -24,22 +24,12 @@ def choose_images(comparison: Comparison, qf: int, count: int) -> list[str]:
 
     Half of `count` are of each kind, the most gain first; all images if there are no more.
     """
-    gains = gains_of(comparison, qf)
+    gains = comparison.gains_in_psnr(qf)
     names = sorted(gains, key=lambda name: -gains[name])
     if len(names) <= count:
         return names
     least = count // 2
     return names[: count - least] + names[len(names) - least :]
-
-
-def gains_of(comparison: Comparison, qf: int, metric: str = "psnr") -> dict[str, float]:
-    """Return what restoration adds to a metric, by the image's name."""
-    pairs = zip(comparison.jpeg.per_image, comparison.restored.per_image, strict=True)
-    return {
-        after.image: after.metrics[metric] - before.metrics[metric]
-        for before, after in pairs
-        if after.qf == qf
-    }
 
 
 def picture_of(

@@ -1,11 +1,10 @@
 """The table of a report: JPEG, the networks, and what papers print, the SSIM families apart."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pipeline.evaluation.published import JPEG, PublishedRow, all_rows, differences
+from pipeline.evaluation.published import JPEG, PublishedRow, comparable_rows, differences
 from pipeline.evaluation.scores import MeanScore
 from pipeline.reports.report_data import Report, ReportedNetwork
 
@@ -44,19 +43,9 @@ def table_rows(report: Report) -> list[TableRow]:
         here = [(whose, mean) for whose, mean in measured if (mean.label, mean.qf) == place]
         before = next(mean for whose, mean in here if whose is None)
         networks = [(whose, mean) for whose, mean in here if whose is not None]
-        rows.append(_jpeg_row(before))
-        rows += [_network_row(network, mean, before) for network, mean in networks]
+        rows.append(_measured_row(None, before, before))
+        rows += [_measured_row(network, mean, before) for network, mean in networks]
         rows += _published_rows(before, networks)
-    return rows
-
-
-def comparable_rows(ours: MeanScore) -> list[PublishedRow]:
-    """Return what papers print of any network on the same images at the same quality factor."""
-    rows = []
-    for row in all_rows():
-        with suppress(ValueError):  # of other images, another quality factor or degradation
-            differences(ours, row)
-            rows.append(row)
     return rows
 
 
@@ -70,30 +59,21 @@ def _measured(report: Report) -> Iterator[tuple[ReportedNetwork | None, MeanScor
             yield from ((network, mean) for mean in comparison.restored.rows)
 
 
-def _jpeg_row(mean: MeanScore) -> TableRow:
-    return TableRow(
+def _measured_row(network: ReportedNetwork | None, mean: MeanScore, before: MeanScore) -> TableRow:
+    """Return the row of a network, or of JPEG itself, which is `before`."""
+    row = TableRow(
         kind="jpeg",
         dataset=mean.label,
         qf=mean.qf,
         network="JPEG",
-        source=_measured_on(mean),
+        source=f"measured, {mean.told_images}",
         metrics=mean.metrics,
         bpp=mean.bpp,
     )
-
-
-def _network_row(network: ReportedNetwork, mean: MeanScore, before: MeanScore) -> TableRow:
-    return TableRow(
-        kind="network",
-        dataset=mean.label,
-        qf=mean.qf,
-        network=network.name,
-        source=_measured_on(mean),
-        metrics=mean.metrics,
-        gain=mean.metrics["psnr"] - before.metrics["psnr"],
-        bpp=mean.bpp,
-        seconds_per_mpx=mean.seconds_per_mpx,
-    )
+    if network is None:
+        return row
+    gain, speed = mean.metrics["psnr"] - before.metrics["psnr"], mean.seconds_per_mpx
+    return replace(row, kind="network", network=network.name, gain=gain, seconds_per_mpx=speed)
 
 
 def _published_rows(
@@ -123,7 +103,3 @@ def _published_row(row: PublishedRow, place: MeanScore, ours: MeanScore | None) 
         beyond={} if ours is None else differences(ours, row),
         note=row.note,
     )
-
-
-def _measured_on(mean: MeanScore) -> str:
-    return "measured, 1 image" if mean.images == 1 else f"measured, {mean.images} images"

@@ -4,20 +4,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
+from types import MappingProxyType
 
 from models import ARCHITECTURES
 from pipeline.drawing.charts import Chart, Point, bar_chart, line_chart, scatter_chart
 from pipeline.evaluation.cross_quality import transfer_chart
+from pipeline.evaluation.published import comparable_rows
 from pipeline.evaluation.rate_distortion import AXES, rate_distortion_chart
 from pipeline.evaluation.rate_distortion import JPEG as JPEG_CURVE
 from pipeline.evaluation.scores import EvaluationResult, MeanScore
-from pipeline.reports.picture_sections import gains_of
 from pipeline.reports.report_data import Cost, Report, ReportedNetwork, cost_of
-from pipeline.reports.result_table import comparable_rows
 
 MOST_BARS = 40
 """Images of one chart of gains; of more, those with the most and the least gain are shown."""
 OURS, PAPERS = "measured here", "published"
+COSTS: Mapping[str, Callable[[Cost], int]] = MappingProxyType(
+    {
+        "parameters": lambda cost: cost.parameters,
+        "multiply-adds a pixel": lambda cost: cost.multiply_adds_per_pixel,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +100,14 @@ def _costs(report: Report) -> Iterator[ReportChart]:
     papers = {name: psnr for name, (_, psnr) in printed.items()}
     paper_costs = {name: cost for name, (cost, _) in printed.items()}
     drawn = {
-        "parameters": _marks(_parameters(costs), ours, OURS)
-        + _marks(_parameters(paper_costs), papers, PAPERS),
-        "multiply-adds a pixel": _marks(_multiply_adds(costs), ours, OURS)
-        + _marks(_multiply_adds(paper_costs), papers, PAPERS),
-        "measured seconds per megapixel": _marks(
-            {name: mean.seconds_per_mpx for name, mean in means.items()}, ours, OURS
-        ),
+        title: [
+            *_marks({name: cost_in(cost) for name, cost in costs.items()}, ours, OURS),
+            *_marks({name: cost_in(cost) for name, cost in paper_costs.items()}, papers, PAPERS),
+        ]
+        for title, cost_in in COSTS.items()
     }
+    speeds = {name: mean.seconds_per_mpx for name, mean in means.items()}
+    drawn["measured seconds per megapixel"] = _marks(speeds, ours, OURS)
     for cost, points in drawn.items():
         if len(points) > 1 and any(point.group == OURS for point in points):
             chart = scatter_chart(
@@ -121,14 +127,6 @@ def _marks(costs: Mapping[str, float], psnr: Mapping[str, float], group: str) ->
         for name, cost in costs.items()
         if cost > 0 and isfinite(psnr[name])
     ]
-
-
-def _parameters(costs: Mapping[str, Cost]) -> dict[str, float]:
-    return {name: cost.parameters for name, cost in costs.items()}
-
-
-def _multiply_adds(costs: Mapping[str, Cost]) -> dict[str, float]:
-    return {name: cost.multiply_adds_per_pixel for name, cost in costs.items()}
 
 
 def _transfers(report: Report) -> Iterator[ReportChart]:
@@ -184,7 +182,7 @@ def _gains_at(
 ) -> Iterator[tuple[ReportedNetwork, dict[str, float]]]:
     for network in report.networks:
         for comparison in network.scores:
-            if comparison.restored.label == label and (gains := gains_of(comparison, qf)):
+            if comparison.restored.label == label and (gains := comparison.gains_in_psnr(qf)):
                 yield network, gains
 
 

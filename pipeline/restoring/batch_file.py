@@ -2,13 +2,12 @@
 
 import errno
 import hashlib
+import io
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -16,13 +15,15 @@ from pipeline.networks.devices import Precision, PrecisionChoice, best_device, i
 from pipeline.networks.restorer import Restorer, network_restorer
 from pipeline.networks.weights import load_network
 from pipeline.restoring.batch_plan import Photo
-from pipeline.restoring.one_photograph import Network, PhotographRejected, restore_jpeg, when_used
+from pipeline.restoring.one_photograph import Network, restore_jpeg, when_used
 from pipeline.restoring.photo_names import Kind, output_name
+from pipeline.served.facts import ProgramFacts
+from pipeline.served.header import PhotographRejected
 from storage import files
+from storage.batches.batch_settings import UsedNetwork
 from storage.batches.manifest import FileResult
 from storage.files import StoreError
 
-PROGRAM = ".pt2"
 READ_ATTEMPTS = 3
 FIRST_WAIT_S = 0.5
 REASON_LENGTH = 500
@@ -38,44 +39,16 @@ ONE_FILE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}
 class NetworkSource:
     """A network that workers can open: its file goes to them as bytes, so they share no disk."""
 
-    name: str
-    """For people."""
-    qfs: tuple[int, ...]
-    """Quality factors that it is for."""
-    file: str
-    """`.safetensors` (networks/weights.py), or `.pt2` for a torch.export program: (N, 1, H, W)
-    in [0, 1] to the same. Opening one can run code: it must come from where it was checked."""
+    network: UsedNetwork
     content: bytes
-    """Of the file."""
-    asked: bool = False
-    """Whether the user named it; see pipeline.restoring.one_photograph.Network."""
-    receptive_field: int | None = None
-    """Of a program; None where it cannot be tiled."""
-    multiple: int | None = None
-    """Of a program, see pipeline.served.tiles.Tiling."""
-    takes_table: bool = False
-    """Whether a program takes the quantisation table behind the image."""
-    bfloat16_loss_db: float | None = None
-    """See UsedNetwork."""
+    """Of its file: weights (networks/weights.py), or a torch.export program, (N, 1, H, W) in [0, 1]
+    to the same. Opening one can run code: it must come from where it was checked."""
+    facts: ProgramFacts | None = None
+    """Of a program; None for weights."""
     precision: PrecisionChoice = "auto"
     """What it is to compute in, see `pipeline.networks.devices.inference_precision`."""
     begun_in: Precision | None = None
     """What it computed in for earlier photographs of the batch, if there are any."""
-
-    @property
-    def is_program(self) -> bool:
-        """Tell whether its file holds a torch.export program."""
-        return self.file.endswith(PROGRAM)
-
-    @property
-    def sha256(self) -> str:
-        """Digest of its file."""
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes: a program where it was exported, on the CPU; others on a GPU."""
-        return torch.device("cpu") if self.is_program else best_device()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +74,33 @@ def check_networks(sources: Sequence[NetworkSource]) -> None:
 
 
 def open_networks(sources: Sequence[NetworkSource]) -> list[Network]:
-    """Return the networks; each is built when it is first used, on a GPU if there is one.
+    """Return the networks of sources, each as `open_when_used` does."""
+    return [
+        open_when_used(source.network, lambda s=source: s, source.precision, source.begun_in)
+        for source in sources
+    ]
 
-    Raises ValueError for a precision that its device does not compute in.
+
+def open_when_used(
+    network: UsedNetwork,
+    fetch: Callable[[], NetworkSource],
+    precision: PrecisionChoice,
+    begun_in: Precision | None = None,
+) -> Network:
+    """Return a network, which is fetched and built when it is first used.
+
+    A program computes where it was exported, on the CPU, others on a GPU if there is one. Raises
+    ValueError for a precision that this device does not compute in.
     """
-    return [_opened(source) for source in sources]
+    device = torch.device("cpu") if network.is_registered else best_device()
+    chosen = inference_precision(precision, device, network.bfloat16_loss_db, begun_in)
+    return Network(
+        name=network.name,
+        qfs=network.qfs,
+        restorer=when_used(lambda: _restorer_of(fetch(), chosen)),
+        asked=network.asked,
+        precision=chosen,
+    )
 
 
 def restore_file(photo: Photo, job: BatchJob, networks: Sequence[Network]) -> FileResult:
@@ -199,31 +194,11 @@ def _read(uri: str) -> bytes:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _opened(source: NetworkSource) -> Network:
-    precision = inference_precision(
-        source.precision, source.device, source.bfloat16_loss_db, source.begun_in
-    )
-    return Network(
-        name=source.name,
-        qfs=source.qfs,
-        restorer=when_used(partial(_restorer_of, source, precision)),
-        asked=source.asked,
-        precision=precision,
-    )
-
-
 def _restorer_of(source: NetworkSource, precision: Precision) -> Restorer:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / source.file
-        path.write_bytes(source.content)
-        if not source.is_program:
-            network = load_network(str(path))[1]
-            return network_restorer(network, source.device, precision=precision)
-        module = torch.export.load(path).module()
-    return network_restorer(
-        module,
-        precision=precision,
-        receptive_field=source.receptive_field,
-        multiple=source.multiple,
-        takes_table=source.takes_table,
-    )
+    if source.facts is not None:
+        program = torch.export.load(io.BytesIO(source.content)).module()
+        return network_restorer(program, precision=precision, facts=source.facts)
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        file.write(source.content)
+        file.flush()
+        return network_restorer(load_network(file.name)[1], best_device(), precision=precision)

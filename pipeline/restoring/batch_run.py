@@ -1,5 +1,7 @@
 """A run over a folder of photographs: what it is given, has to do, and did. Runs without Ray."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -15,8 +17,8 @@ from pipeline.restoring.batch_plan import (
     list_photos,
     plan,
 )
-from pipeline.restoring.one_photograph import MAX_PIXELS
 from pipeline.restoring.photo_names import Kind
+from pipeline.served.photographs import MAX_PIXELS
 from storage import files
 from storage.batches.batch_settings import (
     BatchSettings,
@@ -27,6 +29,10 @@ from storage.batches.batch_settings import (
 )
 from storage.batches.manifest import FileResult, manifest_uri, merge, read_results
 from storage.files import StoreError
+
+REASONS = 20
+REASON_LENGTH = 80
+"""Of the text that failures are counted by: what follows tells of one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,33 +60,26 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchProgress:
-    """How far a run is."""
-
-    done: int
-    """Photographs that this run restored."""
-    failed: int
-    """Photographs that it could not restore."""
-    total: int
-    """Photographs that this run has to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchReport:
+class RestoredBatch:
     """What a run did, and what the manifest holds now."""
 
+    outputs: str
     manifest: str
-    """URI of the Parquet file."""
+    """URI of a Parquet file with a row a photograph."""
+    networks: str
+    """Names of the networks that were there to choose from."""
     restored: int
-    """Photographs that this run restored."""
-    failed: int
-    """Photographs that this run could not restore."""
+    """Photographs restored by this run."""
     skipped: int
-    """Photographs that earlier runs had finished."""
-    skipped_rejected: int
-    """Photographs that earlier runs rejected and this one did not try again."""
-    failures: tuple[FileResult, ...]
-    """All photographs that have no output now."""
+    """Photographs that were restored before."""
+    failed: int
+    """Photographs that have no output, in this run or before."""
+    rejected_before: int
+    """Of those, what earlier runs rejected and this one did not try again."""
+    reasons: dict[str, int]
+    """Photographs by the reason why they failed, the most frequent first."""
+    examples: dict[str, str]
+    """One such photograph a reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +131,7 @@ def prepare(batch: Batch) -> Prepared:
     return Prepared(photos=tuple(photos), plan=planned, job=job, sources=sources)
 
 
-def report(prepared: Prepared, states: Mapping[str, int]) -> BatchReport:
+def report(batch: Batch, prepared: Prepared, states: Mapping[str, int]) -> RestoredBatch:
     """Publish the manifest of a run that ended with so many photographs in each state.
 
     Raises StoreError if it does not tell of all of them: workers have written somewhere else.
@@ -148,13 +147,22 @@ def report(prepared: Prepared, states: Mapping[str, int]) -> BatchReport:
             "here, so workers have written them on their own disks; give s3://, gs:// or a folder "
             "that all nodes share"
         )
-    return BatchReport(
+    failures = [r for r in results.values() if r.state != "done" and r.input in there]
+    reasons, examples = Counter[str](), dict[str, str]()
+    for failure in failures:
+        reason = failure.reason[:REASON_LENGTH]
+        reasons[reason] += 1
+        examples.setdefault(reason, failure.input)
+    return RestoredBatch(
+        outputs=batch.outputs,
         manifest=manifest_uri(outputs),
+        networks=", ".join(network.name for network in batch.networks),
         restored=states.get("done", 0),
-        failed=tried - states.get("done", 0),
         skipped=prepared.plan.done,
-        skipped_rejected=prepared.plan.rejected,
-        failures=tuple(r for r in results.values() if r.state != "done" and r.input in there),
+        failed=len(failures),
+        rejected_before=prepared.plan.rejected,
+        reasons=dict(reasons.most_common(REASONS)),
+        examples=examples,
     )
 
 
@@ -192,11 +200,11 @@ def _fetched(batch: Batch, begun: Mapping[str, Precision]) -> tuple[NetworkSourc
     """Fetch the networks. Raises ValueError for a file that is not the recorded one."""
     sources = tuple(batch.fetch(network) for network in batch.networks)
     for network, source in zip(batch.networks, sources, strict=True):
-        if network.sha256 != source.sha256:
+        if network.sha256 != hashlib.sha256(source.content).hexdigest():
             raise ValueError(f"{network.name}: its file has just changed; run it again")
     check_networks(sources)
     return tuple(
-        replace(source, precision=batch.precision, begun_in=begun.get(source.name))
+        replace(source, precision=batch.precision, begun_in=begun.get(source.network.name))
         for source in sources
     )
 

@@ -12,12 +12,11 @@ from pipeline.images.jpeg import quantization_table
 from pipeline.networks.devices import Precision
 from pipeline.networks.restorer import Restorer
 from pipeline.served.good_jpegs import estimate_qf, log2_steps, reason_to_leave
+from pipeline.served.metadata import SIDEWAYS
 from pipeline.served.photographs import (
     MAX_PIXELS,
     MIN_SIDE,
-    SIDEWAYS,
     Photograph,
-    PhotographRejected,
     jpeg_of,
     left_out,
     padded,
@@ -25,19 +24,6 @@ from pipeline.served.photographs import (
     read_photograph,
 )
 from pipeline.served.quantization_cells import within_cells
-
-__all__ = [
-    "MAX_PIXELS",
-    "UNCHANGED",
-    "Network",
-    "NetworkUnavailable",
-    "PhotographRejected",
-    "Restored",
-    "choose_network",
-    "open_asked",
-    "restore_jpeg",
-    "when_used",
-]
 
 NEAR = 0.25
 """Octaves between quantisation steps; up to so many a network of one QF is used."""

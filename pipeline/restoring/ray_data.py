@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,15 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from pipeline.cluster import beside_the_driver, cluster_cpus, cluster_gpus, may_grow
+from pipeline.cluster import (
+    beside_the_driver,
+    cluster_cpus,
+    cluster_gpus,
+    connect,
+    may_grow,
+    tell_prometheus,
+)
+from pipeline.prometheus import PHOTOGRAPHS, count
 from pipeline.restoring.batch_file import (
     BatchJob,
     NetworkSource,
@@ -31,7 +39,7 @@ from pipeline.restoring.batch_file import (
     restore_file,
 )
 from pipeline.restoring.batch_plan import Photo
-from pipeline.restoring.batch_run import Batch, BatchProgress, BatchReport, prepare, report
+from pipeline.restoring.batch_run import Batch, RestoredBatch, prepare, report
 from pipeline.restoring.ledger import Ledger
 from pipeline.restoring.one_photograph import Network
 from storage.batches.manifest import FileResult, append
@@ -50,25 +58,28 @@ STOPS = {error.__name__: error for error in (StoreError, ConnectionError, ValueE
 """What ends a run: it says nothing of a photograph, but of disk, network, or processor."""
 
 Opener = Callable[[Sequence[NetworkSource]], Sequence[Network]]
+OnProgress = Callable[[int, int, int], None]
+"""Told how many photographs were restored, how many failed, and how many there are to do."""
 
 
 def restore_all(
     batch: Batch,
     *,
     actors: int | None = None,
-    on_progress: Callable[[BatchProgress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda done, failed, total: None,
     opener: Opener = open_networks,
-) -> BatchReport:
+) -> RestoredBatch:
     """Restore every JPEG of a batch, but what was finished by earlier runs.
 
-    Ray must be connected (pipeline.cluster.connect), and its nodes must reach inputs and outputs;
-    the networks travel to them. The process may be stopped at any time.
+    The nodes of the Ray that this process has joined must reach inputs and outputs; the networks
+    travel to them. Without one, a local Ray is started if anything is to be done. The process may
+    be stopped at any time.
 
     Args:
         batch: what to restore, to where, and how
         actors: how many photographs are restored at once; by default one a GPU where all
             networks compute on it, else one a core, and more as a cluster grows
-        on_progress: told of every photograph, in steps of a batch
+        on_progress: called after every photograph, in steps of a batch
         opener: what an actor opens the networks with
 
     Raises ValueError for inputs, outputs or networks that cannot be used and for outputs of other
@@ -76,30 +87,19 @@ def restore_all(
     ConnectionError when an object store does not answer.
     """
     prepared = prepare(batch)
-    ledger = ray.remote(Ledger).options(**beside_the_driver(), max_restarts=-1, max_task_retries=-1)
-    run = _Run(
-        job=prepared.job,
-        sources=prepared.sources,
-        opener=opener,
-        actors=actors or _room(prepared.sources),
-        may_grow=actors is None and may_grow(),
-        ledger=ledger.remote(),
-    )
-    return report(prepared, _restore(prepared.plan.todo, run, on_progress))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What every actor of a run is given."""
-
-    job: BatchJob
-    sources: tuple[NetworkSource, ...]
-    opener: Opener
-    actors: int
-    """At first, and if it may not grow, all the time."""
-    may_grow: bool
-    ledger: Any
-    """Handle of a Ledger."""
+    todo, job = prepared.plan.todo, prepared.job
+    states: Counter[str] = Counter()
+    if todo:
+        connect(None)
+    if unnameable := [photo for photo in todo if not photo.nameable]:
+        append(job.outputs, [rejection(photo, job, NO_TEXT) for photo in unnameable])
+        states["rejected"] = len(unnameable)
+        count(PHOTOGRAPHS, len(unnameable), {"state": "rejected"})
+    if nameable := [photo for photo in todo if photo.nameable]:
+        for state in _map(nameable, job, prepared.sources, opener, actors):
+            states[state] += 1
+            on_progress(states["done"], states["failed"] + states["rejected"], len(todo))
+    return report(batch, prepared, states)
 
 
 class _Worker:
@@ -109,9 +109,16 @@ class _Worker:
     already is not done again, and a photograph that kills its actor each time fails.
     """
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(
+        self,
+        job: BatchJob,
+        sources: Sequence[NetworkSource],
+        opener: Opener,
+        ledger: Any,  # noqa: ANN401 - handle of a Ledger
+    ) -> None:
         torch.set_num_threads(1)
-        self._run = run
+        tell_prometheus()
+        self._job, self._sources, self._opener, self._ledger = job, sources, opener, ledger
         self._networks: Sequence[Network] = ()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -126,11 +133,11 @@ class _Worker:
         return {name: np.array(values, dtype=object) for name, values in columns}
 
     def _states(self, photos: Sequence[Photo]) -> Iterator[str]:
-        self._networks = self._networks or self._run.opener(self._run.sources)
+        self._networks = self._networks or self._opener(self._sources)
         fresh: list[FileResult] = []
         told = time.monotonic()
         for photo in photos:
-            attempt, state = self._ask(self._run.ledger.begin.remote(photo.name))
+            attempt, state = ray.get(self._ledger.begin.remote(photo.name))
             if fresh and attempt > 1:  # it has killed an actor before
                 self._publish(fresh)
                 fresh, told = [], time.monotonic()
@@ -146,49 +153,40 @@ class _Worker:
 
     def _restore(self, photo: Photo, attempt: int) -> FileResult:
         if attempt > ATTEMPTS:
-            return failure(photo, self._run.job, DEADLY)
-        return restore_file(photo, self._run.job, self._networks)
+            return failure(photo, self._job, DEADLY)
+        return restore_file(photo, self._job, self._networks)
 
     def _publish(self, results: Sequence[FileResult]) -> None:
-        append(self._run.job.outputs, results)
+        append(self._job.outputs, results)
         states = {result.input: result.state for result in results}
-        self._ask(self._run.ledger.finish.remote(states))
-
-    @staticmethod
-    def _ask(answer: ray.ObjectRef) -> Any:  # noqa: ANN401 - whatever the ledger says
-        return ray.get(answer)
+        ray.get(self._ledger.finish.remote(states))
+        for state, number in Counter(states.values()).items():
+            count(PHOTOGRAPHS, number, {"state": state})
 
 
-def _restore(
-    todo: Sequence[Photo], run: _Run, on_progress: Callable[[BatchProgress], None]
-) -> Counter[str]:
-    """Restore photographs and return how many ended in which state."""
-    states: Counter[str] = Counter()
-    if unnameable := [photo for photo in todo if not photo.nameable]:
-        append(run.job.outputs, [rejection(photo, run.job, NO_TEXT) for photo in unnameable])
-        states["rejected"] = len(unnameable)
-    if nameable := [photo for photo in todo if photo.nameable]:
-        for state in _map(nameable, run):
-            states[state] += 1
-            failed = states["failed"] + states["rejected"]
-            on_progress(BatchProgress(done=states["done"], failed=failed, total=len(todo)))
-    return states
-
-
-def _map(photos: Sequence[Photo], run: _Run) -> Iterator[str]:
+def _map(
+    photos: Sequence[Photo],
+    job: BatchJob,
+    sources: Sequence[NetworkSource],
+    opener: Opener,
+    wanted: int | None,
+) -> Iterator[str]:
     """Yield the state of every photograph as batches of them are finished, in any order."""
-    largest = min(BATCH, math.ceil(len(photos) / (BATCHES_AN_ACTOR * run.actors)))
+    actors = wanted or _room(sources)
+    largest = min(BATCH, math.ceil(len(photos) / (BATCHES_AN_ACTOR * actors)))
     batches = math.ceil(len(photos) / largest)
-    gpu = _uses_gpus(run.sources)
+    least = min(actors, batches)
+    gpu = _uses_gpus(sources)
+    ledger = ray.remote(Ledger).options(**beside_the_driver(), max_restarts=-1, max_task_retries=-1)
     with _quiet():
         records = [{f.name: getattr(photo, f.name) for f in fields(Photo)} for photo in photos]
         dataset = ray.data.from_items(records, override_num_blocks=batches).map_batches(
             _Worker,
-            fn_constructor_args=(run,),
+            fn_constructor_args=(job, sources, opener, ledger.remote()),
             batch_size=None,
             compute=ActorPoolStrategy(
-                min_size=min(run.actors, batches),
-                max_size=batches if run.may_grow else min(run.actors, batches),
+                min_size=least,
+                max_size=batches if wanted is None and may_grow() else least,
                 max_tasks_in_flight_per_actor=2,
             ),
             num_cpus=None if gpu else 1,
@@ -230,4 +228,4 @@ def _room(sources: Sequence[NetworkSource]) -> int:
 
 def _uses_gpus(sources: Sequence[NetworkSource]) -> bool:
     """Tell whether GPUs are used: one program, on the CPU, would keep them and cores waiting."""
-    return cluster_gpus() > 0 and not any(s.is_program for s in sources)
+    return cluster_gpus() > 0 and not any(s.facts for s in sources)

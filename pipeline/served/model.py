@@ -12,8 +12,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pytorch import load_model
 
+from .facts import ProgramFacts
 from .header import pixels_of
-from .network import ProgramFacts, ServedNetwork
+from .network import ServedNetwork
 from .photographs import MAX_PIXELS
 from .precision import lay_out
 

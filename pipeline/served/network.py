@@ -2,18 +2,18 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .facts import ProgramFacts
 from .good_jpegs import estimate_qf, reason_to_leave
+from .header import PhotographRejected
 from .photographs import (
     BLANK,
     MAX_PIXELS,
     MIN_SIDE,
-    PhotographRejected,
     left_out,
     padded,
     png_of,
@@ -37,22 +37,6 @@ CPU = torch.device("cpu")
 """Where programs were exported, and compute."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProgramFacts:
-    """What a program no longer says of itself; it is written beside the program as JSON."""
-
-    receptive_field: int | None
-    """See Tiling; None for a network that must see the whole image."""
-    multiple: int
-    """See Tiling."""
-    needs_table: bool
-    """Whether its second input is the JPEG's quantisation table."""
-    default_table: list[list[int]] | None
-    """8 rows of 8, for arrays that come without one; None where there is no such table."""
-    bfloat16_loss_db: float | None = None
-    """PSNR that it loses by computing in bfloat16; None where nobody measured it."""
 
 
 class ServedNetwork:

@@ -16,7 +16,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from .header import DECODER_ERRORS, PhotographRejected, check_frame, one_line
 from .metadata import (
-    SIDEWAYS,
     TURNS,
     noting_damage,
     other_pictures,
@@ -25,19 +24,6 @@ from .metadata import (
     upright_exif,
     upright_xmp,
 )
-
-__all__ = [
-    "MAX_PIXELS",
-    "MIN_SIDE",
-    "SIDEWAYS",
-    "Photograph",
-    "PhotographRejected",
-    "jpeg_of",
-    "left_out",
-    "padded",
-    "png_of",
-    "read_photograph",
-]
 
 MAX_PIXELS = 80_000_000
 MIN_SIDE = 8

@@ -14,17 +14,15 @@ from threading import Event
 from types import FrameType
 from typing import get_args
 
-import torch
-
 from pipeline.datasets.leaks import refuse_shared_images
-from pipeline.networks.devices import PrecisionChoice
+from pipeline.networks.devices import PrecisionChoice, best_device
 from pipeline.recipes import get_recipe
 from pipeline.training.job import ALONE, Record, TrainingError, TrainingJob, parse_seconds
 from pipeline.training.loop import train
 from pipeline.training.validation import validation_version
 from storage.checkpoints import CheckpointError
 from storage.files import StoreError
-from storage.patches.shard_writer import source_hashes
+from storage.patches.source_images import source_hashes
 from storage.patches.versions import open_store
 
 logger = logging.getLogger(__name__)
@@ -65,9 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         if job.validation_store is not None:
             _check_validation(job)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with _stopped_by_signals() as (stop, signals):
-            world = replace(ALONE, device=device)
+            world = replace(ALONE, device=best_device())
             result = train(job, world=world, on_record=_log, stop=stop)
     except (ValueError, StoreError, CheckpointError, TrainingError) as error:
         parser.exit(1, f"{error}\n")

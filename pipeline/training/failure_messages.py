@@ -54,7 +54,7 @@ def too_large(
     `take` is given a number of patches, and does with them what ran out of memory, without the
     other workers.
     """
-    each = stage.batch // world.size
+    each = -(-stage.batch // world.size)
     fits = _fitting_batch(take, each)
     told = f"{fits} would" if fits else "fewer or smaller ones may"
     return TrainingError(

@@ -10,7 +10,7 @@ from pipeline.networks.weights import WEIGHTS
 from pipeline.recipes.base import Recipe
 from storage.patches.versions import build_command
 
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class TrainingError(Exception):
@@ -131,8 +131,8 @@ class TrainingResult:
 
 
 def parse_seconds(text: str) -> float:
-    """Return the seconds of `90`, `90s`, `9m` or `1.5h`. Raises ValueError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    """Return the seconds of `90`, `90s`, `9m`, `1.5h` or `7d`; ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if found is None:
-        raise ValueError(f"duration {text!r}: write it as 90s, 9m or 1.5h")
+        raise ValueError(f"duration {text!r}: write it as 90s, 9m, 1.5h or 7d")
     return float(found[1]) * SECONDS[found[2]]

@@ -2,7 +2,9 @@
 
 Every few steps a look at the loss, the clock and the others. On a CPU everything is a function of
 the job: the same job gives the same losses and weights bit for bit, whether or not it was
-interrupted, with the same number of threads and workers.
+interrupted, with the same number of threads and workers. Other numbers take the same steps on the
+same patches and only round otherwise, which in float32 is 1e-7 after a step and grows slowly; but a
+layer that normalises its batch sees a worker's share of it alone.
 """
 
 import logging
@@ -22,6 +24,15 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.loading.loader import PatchLoader
 from pipeline.networks.devices import Precision, lay_out, processor_name
 from pipeline.networks.weights import WEIGHTS, save_weights
+from pipeline.prometheus import (
+    CHECKPOINT_TIME,
+    CHECKPOINTS,
+    DATA_WAIT,
+    SAMPLES,
+    STEPS,
+    Counter,
+    count,
+)
 from pipeline.recipes.base import Recipe, Stage
 from pipeline.training.failure_messages import first_bad_batch
 from pipeline.training.job import (
@@ -47,7 +58,6 @@ from pipeline.training.start import (
     fitting_version,
     initial_network,
     job_identity,
-    share_of_batch,
 )
 from pipeline.training.step import StageStep, WeightAverage
 from pipeline.training.validation import Validation
@@ -113,10 +123,16 @@ class Training:
         self.identity = job_identity(job, store)
         self.step = 0
         self.stopped = False
+        self.tags = {
+            "recipe": self.recipe.name,
+            "architecture": self.recipe.architecture,
+            "dataset": store.dataset,
+        }
         self.history: list[Record] = []
         self.parts_before: list[Part] = []
         self.seconds_before = 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
+        self.data_wait_s = 0.0
         self.plateau = Plateau()
         self.validation_psnr: float | None = None
         self.optimizer_state: dict[str, Tensor] = {}
@@ -177,7 +193,7 @@ class Training:
         loader = PatchLoader(
             self.store,
             self.recipe.qfs,
-            share_of_batch(stage.batch, self.world.size),
+            stage.batch,
             seed=(self.recipe.seed, index),
             rank=self.world.rank,
             world=self.world.size,
@@ -197,7 +213,9 @@ class Training:
         with closing(loader.batches(self.step - first)) as batches:
             while self.step < end and not self.stopped:
                 lr = learning_rate(stage, self.step - first) * self.plateau.scale
+                asked = time.monotonic()
                 batch = next(batches)
+                self.data_wait_s += time.monotonic() - asked
                 losses.append(steps.take(self.step, lr, batch))
                 rows.append(batch.rows)
                 self.step += 1
@@ -233,6 +251,10 @@ class Training:
         loss, stops, saves = totals.tolist()
         self.loss_sum += loss / self.world.size
         self.loss_steps += len(losses)
+        self._count(STEPS, len(losses))
+        self._count(SAMPLES, len(losses) * stage.batch)
+        self._count(DATA_WAIT, self.data_wait_s)
+        self.data_wait_s = 0.0
         self.stopped = stops > 0
         if not math.isfinite(loss):
             raise self._diverged(first_bad_batch(self.store, self.world, self.step, losses, rows))
@@ -286,10 +308,18 @@ class Training:
         tensors = {"model": model, "optimizer": optimizer_tensors(self.optimizer)}
         if self.average is not None:
             tensors["average"] = self.average.tensors
+        began = time.monotonic()
         save_checkpoint(self.job.checkpoints, self.step, tensors, state)
         self._save_weights()
         prune_checkpoints(self.job.checkpoints)
         self.saved_at = time.monotonic()
+        self._count(CHECKPOINTS, 1)
+        self._count(CHECKPOINT_TIME, self.saved_at - began)
+
+    def _count(self, counter: Counter, amount: float) -> None:
+        """Tell Prometheus, of all ranks once."""
+        if self.world.rank == 0:
+            count(counter, amount, self.tags)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         check_identity(checkpoint, self.identity, self.job.checkpoints)

@@ -24,10 +24,13 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import LoggingConfig, RunConfig, ScalingConfig
 
-from pipeline.cluster import ClusterError, beside_the_driver, may_grow, nodes
+from pipeline.cluster import ClusterError, beside_the_driver, is_out_of_reach, may_grow, nodes
+from pipeline.logs import tell
+from pipeline.prometheus import FAILURES, count
 from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
 from pipeline.training.job import Record, TrainingJob, TrainingResult
 from pipeline.training.ray_worker import Begun, News, fit, made_with
+from pipeline.training.start import normalises_batch
 from pipeline.training.worker_messages import Mailbox
 from storage.checkpoints import checkpoint_steps
 from storage.patches.versions import open_store
@@ -42,6 +45,8 @@ WAIT_TOLD_S = 20.0
 """Seconds of waiting after which it is said for what; then whenever they have tripled."""
 ASKING = 16
 """Trainings that ask a cluster at once, if it may grow."""
+RESIZE_S = 60.0
+"""Seconds at least between looks for more workers; a larger group begins at the last checkpoint."""
 LONGEST_PAUSE_S = 60.0
 """Seconds at most, on average, between the loss of workers and the request for new ones."""
 
@@ -56,8 +61,10 @@ def run_training(
     job: TrainingJob,
     *,
     workers: int,
+    min_workers: int | None = None,
     gpus: float = 0,
     accelerator_type: str | None = None,
+    device: str | None = None,
     name: str,
     storage: str,
     on_record: Callable[[Record], None] = lambda record: None,
@@ -70,7 +77,12 @@ def run_training(
     Each worker asks Ray for its threads and for `gpus`, a share of one if it is the only worker,
     on a node with this type of accelerator; a training that does not fit beside what runs waits in
     Ray's queue, also for nodes that the cluster does not have yet. Without `job.threads` the
-    workers get what `room_for` says, which does not depend on what runs.
+    workers get what `room_for` says, which does not depend on what runs. They compute on what they
+    are given, or on `device`: `cpu` tries on a machine without GPUs what Ray does with them.
+
+    With `min_workers` it also goes on with fewer, as nodes come and go; the steps are the same (see
+    `pipeline.training.loop`). Ray Train reserves them by what nodes have in all, not by what other
+    work leaves. A network that normalises its batch waits for all workers.
 
     `on_record` is called in this thread, once a record, however often workers are lost, and
     `on_notice` with what people would want to know: what is waited for, and what was lost. Lost
@@ -88,6 +100,13 @@ def run_training(
     often, ValueError when the cluster is too small, and CancelledError after `stop`.
     """
     stop = stop or Event()
+    least = min_workers or workers
+    if least < workers and normalises_batch(job.recipe):
+        least = workers
+        on_notice(
+            f"{job.recipe.name} waits for {workers} workers, no fewer: its network normalises the "
+            "batch, of which a worker sees its share"
+        )
     room = cluster_room(workers, gpus=gpus, accelerator_type=accelerator_type, threads=job.threads)
     job = replace(
         job,
@@ -99,7 +118,8 @@ def run_training(
         threads=room.threads,
     )
     scaling = ScalingConfig(
-        num_workers=workers,
+        num_workers=workers if least == workers else (least, workers),
+        elastic_resize_monitor_interval_s=RESIZE_S,
         use_gpu=gpus > 0,
         resources_per_worker={"CPU": room.threads, **({"GPU": gpus} if gpus else {})},
         accelerator_type=accelerator_type,
@@ -114,8 +134,9 @@ def run_training(
                 storage_path=_absolute(storage),
                 logging_config=LoggingConfig(log_level="WARNING"),
             )
-            return _attempt(job, deadline, scaling, run, told, on_notice, stop)
+            return _attempt(job, deadline, device, scaling, run, told, on_notice, stop)
         except _LostError as lost:
+            count(FAILURES, 1, {"task": "train", "reason": "workers lost"})
             before, saved = saved, _saved_step(job, saved)
             failures = 1 if saved > before else failures + 1
             if failures <= max_failures:
@@ -134,6 +155,7 @@ def run_training(
 def _attempt(
     job: TrainingJob,
     deadline: float | None,
+    device: str | None,
     scaling: ScalingConfig,
     run: RunConfig,
     on_record: Callable[[Record], None],
@@ -145,11 +167,12 @@ def _attempt(
     settings = {
         "job": job,
         "deadline": deadline,
+        "device": device,
         "mailbox": mailbox,
         "node": ray.get_runtime_context().get_node_id(),
         "made_with": made_with(job.recipe.architecture),
     }
-    if scaling.num_workers == 1:
+    if scaling.max_workers == 1:
         task = ray.remote(fit).options(
             name=f"train {job.recipe.name}",
             num_cpus=job.threads,
@@ -254,14 +277,14 @@ def _watch(
 ) -> TrainingResult:
     """Hand on what the workers report until the training has ended; say what they wait for."""
     asked = time.time()
-    begun, step, result, tell_at = False, 0, None, asked + WAIT_TOLD_S
+    begun, step, result, tell_at = 0, 0, None, asked + WAIT_TOLD_S
     while not stop.is_set():
         done = bool(ray.wait([fitting], timeout=POLL_S)[0])
         for news in _taken(mailbox):
             if isinstance(news, TrainingResult):
                 result = news
             elif isinstance(news, Begun):
-                begun = True
+                begun = _begun(news, begun, scaling, job, on_notice)
             else:
                 step = news.step
                 on_record(news)
@@ -276,12 +299,28 @@ def _watch(
     raise CancelledError(f"recipe {job.recipe.name}: stopped at step {step}")
 
 
+def _begun(
+    news: Begun,
+    before: int,
+    scaling: ScalingConfig,
+    job: TrainingJob,
+    on_notice: Callable[[str], None],
+) -> int:
+    """Return how many workers have begun; say it when their number, which may vary, is another."""
+    if scaling.elasticity_enabled and news.workers != before:
+        on_notice(f"{job.recipe.name} trains on {news.workers} workers")
+    return news.workers
+
+
 def _taken(mailbox: ActorHandle) -> Iterator[Begun | Record | TrainingResult]:
     for letter in ray.get(mailbox.take.remote()):
         news: News = pickle.loads(letter)
         if isinstance(news, Exception):
             raise news
-        yield news
+        if isinstance(news, logging.LogRecord):
+            tell([news])
+        else:
+            yield news
 
 
 def _each(scaling: ScalingConfig) -> dict[str, float]:
@@ -290,14 +329,24 @@ def _each(scaling: ScalingConfig) -> dict[str, float]:
 
 def _waiting(scaling: ScalingConfig, since: float) -> str:
     """Tell what a training has asked for that has not begun, and what of it the cluster has."""
-    each = _each(scaling)
-    kind = f" on {scaling.accelerator_type}" if scaling.accelerator_type else ""
+    each, kind, never = _each(scaling), "", ""
+    wanted_node = dict(each)
+    if scaling.accelerator_type:
+        kind = f" on {scaling.accelerator_type}"
+        wanted_node[f"accelerator_type:{scaling.accelerator_type}"] = 0.001  # as Ray asks for it
+    if is_out_of_reach(wanted_node):
+        never = (
+            ": no node type of the cluster has that, so it will not begin. Choose another "
+            "accelerator, or add such nodes"
+        )
     cluster, free = ray.cluster_resources(), ray.available_resources()
     there = ", ".join(f"{free.get(n, 0):g} of {cluster.get(n, 0):g} {n} free" for n in each)
     wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items())
+    least, most = scaling.min_workers, scaling.max_workers
+    many = f"{most}" if least == most else f"{least} to {most}"
     return (
         f"has not begun since {time.strftime('%H:%M:%S', time.localtime(since))}: it asks for "
-        f"{scaling.num_workers} x {wanted}{kind}; in the cluster {there}"
+        f"{many} x {wanted}{kind}; in the cluster {there}{never}"
     )
 
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from logging import LogRecord
 from threading import Event, Thread
 from typing import Any
 
@@ -23,6 +24,8 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
+from pipeline.cluster import tell_prometheus
+from pipeline.logs import about, warnings_sent_to
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.training.job import Record, TrainingError, TrainingJob, TrainingResult, World
 from pipeline.training.loop import train
@@ -37,10 +40,13 @@ SIOCGIFADDR = 0x8915  # Linux: the address of a network interface
 class Begun:
     """A worker has what it asked for, and begins."""
 
+    workers: int
+    """How many begin together."""
 
-News = Begun | Record | TrainingResult | Exception
-"""What workers report: that they begin, a step, what the training gave, or why it would fail
-again."""
+
+News = Begun | Record | LogRecord | TrainingResult | Exception
+"""What workers report: that they begin, a step, a warning, what the training gave, or why it would
+fail again."""
 
 
 class _OnRaysNetwork(_TorchBackend):
@@ -51,6 +57,8 @@ class _OnRaysNetwork(_TorchBackend):
 
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:  # noqa: ANN401 - Ray's own
         worker_group.execute(_use_interface_of_ray)
+        if not all(worker_group.execute(torch.cuda.is_available)):
+            backend_config = replace(backend_config, backend="gloo")  # which _check tells
         super().on_start(worker_group, backend_config)
 
 
@@ -88,7 +96,7 @@ def fit(settings: dict[str, Any], scaling: ScalingConfig, run: RunConfig | None)
         train_loop_config=settings,
         scaling_config=scaling,
         run_config=run,
-        torch_config=OnRaysNetwork(),
+        torch_config=OnRaysNetwork(backend="gloo" if settings["device"] == "cpu" else None),
     ).fit()
 
 
@@ -116,15 +124,28 @@ def check_node(job: TrainingJob, wanted: Mapping[str, str]) -> None:
         )
 
 
+def _check(settings: dict[str, Any], world: World) -> None:
+    """Raise TrainingError, which names the host, unless this node has what the training needs."""
+    job = settings["job"]
+    if ray.get_runtime_context().get_node_id() != settings["node"]:
+        check_node(job, settings["made_with"])
+    if settings["device"] is None and world.device.type == "cpu" and ray.get_gpu_ids():
+        raise TrainingError(
+            f"recipe {job.recipe.name}: node {socket.gethostname()} has a GPU for Ray that torch "
+            "does not see: look at nvidia-smi there, or install a torch with CUDA"
+        )
+
+
 def _train_on_worker(settings: dict[str, Any]) -> None:
     job, deadline, mailbox = settings["job"], settings["deadline"], settings["mailbox"]
     if deadline is not None:
         job = replace(job, stop_after_s=max(0.0, deadline - time.time()))
+    tell_prometheus()
     context = ray.train.get_context()
     world = World(
         rank=context.get_world_rank(),
         size=context.get_world_size(),
-        device=ray.train.torch.get_device(),
+        device=torch.device(settings["device"] or ray.train.torch.get_device()),
     )
     sent: list[ray.ObjectRef] = []
 
@@ -133,10 +154,10 @@ def _train_on_worker(settings: dict[str, Any]) -> None:
         sent[:] = [mailbox.put.remote(pickle.dumps(news))]
 
     try:
-        if ray.get_runtime_context().get_node_id() != settings["node"]:
-            check_node(job, settings["made_with"])
-        report(Begun())
-        result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
+        _check(settings, world)
+        report(Begun(workers=world.size))
+        with warnings_sent_to(report), about(recipe=job.recipe.name):
+            result = train(job, world=world, on_record=report, stop=_stop_from(mailbox))
     except Exception as error:
         if may_pass(error, world):
             raise

@@ -44,6 +44,12 @@ def initial_network(job: TrainingJob) -> nn.Module:
     return network
 
 
+def normalises_batch(recipe: Recipe) -> bool:
+    """Tell whether what a patch gives in training depends on the others of its batch."""
+    network = build_model(recipe.architecture, recipe.options)
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
 def agreed_checkpoint(folder: str, world: World) -> Checkpoint | None:
     """Return the checkpoint that rank 0 resumes from, on every rank."""
     if world.size == 1:
@@ -83,16 +89,6 @@ def agreed_precision(job: TrainingJob, world: World, begun_in: Precision | None)
     if refused:
         raise refused
     return chosen
-
-
-def share_of_batch(batch: int, workers: int) -> int:
-    """Return the patches a step of each worker. Raises ValueError if they do not share evenly."""
-    if batch % workers:
-        divisors = [n for n in range(1, batch + 1) if batch % n == 0]
-        raise ValueError(
-            f"a batch of {batch} cannot be shared by {workers} workers: choose one of {divisors}"
-        )
-    return batch // workers
 
 
 def fitting_version(

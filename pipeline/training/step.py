@@ -84,9 +84,10 @@ class StageStep:
         self.with_tables = needs_table(network)
 
     def take(self, step: int, lr: float, batch: Batch) -> Tensor:
-        """Train on one batch and return its loss, a scalar; `step` counts over all stages.
+        """Train on this rank's share of a step and return its loss; `step` counts over all stages.
 
-        Raises TrainingError when the batch does not fit into memory.
+        The loss is a scalar whose mean over the ranks is that of the whole batch. Raises
+        TrainingError when the batch does not fit into memory.
         """
         seed = self.recipe.seed
         seed_network(seed, step, self.world.rank)
@@ -137,5 +138,6 @@ class StageStep:
         else:
             outputs = outputs.float()
         loss = LOSSES[self.stage.loss](outputs, target)
+        loss = loss * (self.world.size * len(target) / self.stage.batch)  # its share, in the mean
         loss.backward()
         return loss.detach()

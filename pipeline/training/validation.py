@@ -40,21 +40,19 @@ class Validation:
         if recipe.looks_at is not None:
             store, share = validation_version(job), 1.0
             rows = store.rows
-        batch = max(1, min(BATCH, stage.batch // world.size, rows // world.size))
+        batch = max(1, min(BATCH, stage.batch, rows))
         loader = PatchLoader(
             store,
             recipe.qfs,
             batch,
             seed=(recipe.seed,),
-            rank=world.rank,
-            world=world.size,
             side=stage.side,
             held_out=share,
             validation=True,
         )
-        looks = min(loader.steps_per_epoch, max(1, PATCHES // (batch * world.size)))
+        looks = min(loader.steps_per_epoch, PATCHES // batch)
         with closing(loader.batches()) as batches:
-            self._batches = list(islice(batches, looks))
+            self._batches = list(islice(batches, world.rank, looks, world.size))
 
     @torch.inference_mode()
     def psnr(self, network: nn.Module, weights: Mapping[str, Tensor]) -> float:

@@ -4,11 +4,14 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from storage import files
 from storage.files import StoreError
 
 PRIVATE = ".qfactory"
 SETTINGS = "settings.json"
+REGISTERED = "models:/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,11 @@ class UsedNetwork:
     bfloat16_loss_db: float | None = None
     """PSNR that it loses by computing in bfloat16; None where nobody measured it."""
 
+    @property
+    def is_registered(self) -> bool:
+        """Tell whether it is a program of the registry; the others are weights."""
+        return self.uri.startswith(REGISTERED)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
@@ -41,27 +49,17 @@ class BatchSettings:
     """What the networks compute in; the manifest tells what `auto` came to for each photograph.
     Folders that were begun before this was recorded are in float32."""
 
-    def to_json(self) -> str:
-        """Return the settings as JSON with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1)
-
-    @staticmethod
-    def from_json(text: str) -> "BatchSettings":
-        """Read `to_json` back."""
-        values = json.loads(text)
-        networks = (UsedNetwork(**{**n, "qfs": tuple(n["qfs"])}) for n in values["networks"])
-        return BatchSettings(**{**values, "networks": tuple(networks)})
-
 
 def read_settings(outputs: str) -> BatchSettings | None:
     """Return what the outputs of a folder are made of; None if no run has begun there."""
     uri = _settings_uri(outputs)
     try:
-        return BatchSettings.from_json(files.read_bytes(uri).decode())
+        return TypeAdapter(BatchSettings).validate_json(files.read_bytes(uri))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{uri} is damaged ({error!r}); name another output folder") from error
+    except ValueError as error:
+        what = " ".join(str(error).split())
+        raise StoreError(f"{uri} is damaged ({what}); name another output folder") from error
 
 
 def check_settings(outputs: str, wanted: BatchSettings, *, new_networks: bool = False) -> None:
@@ -99,11 +97,12 @@ def claim(outputs: str, wanted: BatchSettings, *, new_networks: bool = False) ->
 
     With `new_networks` the networks replace those that are recorded; another precision always does.
     """
-    files.create_bytes(_settings_uri(outputs), wanted.to_json().encode())
+    uri, content = _settings_uri(outputs), json.dumps(asdict(wanted), sort_keys=True, indent=1)
+    files.create_bytes(uri, content.encode())
     check_settings(outputs, wanted, new_networks=new_networks)
     found = read_settings(outputs)
     if new_networks or found is None or found.precision != wanted.precision:
-        files.write_bytes(_settings_uri(outputs), wanted.to_json().encode())
+        files.write_bytes(uri, content.encode())
 
 
 def _network_changes(found: BatchSettings, wanted: BatchSettings) -> list[str]:

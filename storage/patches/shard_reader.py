@@ -17,7 +17,9 @@ def open_shard(store: StoreVersion, shard: ShardEntry) -> pq.ParquetFile:
     """Open a shard for reading, page checksums on. Raises StoreError with the repair command."""
     fs, path = files.resolve(shard_uri(store.uri, shard.key))
     try:
-        return pq.ParquetFile(fs.open(path, "rb"), page_checksum_verification=True)
+        # no read-ahead of fsspec's own: from an object store come the pages asked for, and no more
+        file = fs.open(path, "rb", cache_type="none")
+        return pq.ParquetFile(file, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise damaged(store, shard, error) from error
 

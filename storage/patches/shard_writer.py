@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from storage import files
 from storage.patches.schema import FORMAT_VERSION, PatchSpec, arrow_schema, pixel_columns
-from storage.patches.shard_reader import open_shard
-from storage.patches.versions import Rejected, ShardEntry, StoreVersion, row_group_rows, shard_uri
+from storage.patches.versions import Rejected, ShardEntry, row_group_rows, shard_uri
 
 REJECTED = "qfactory.rejected"
 IMAGES = "qfactory.images"
@@ -142,16 +141,6 @@ def describe_shard(store_uri: str, key: str) -> ShardEntry | None:
         images=images,
         rejected=tuple(Rejected(**value) for value in rejected),
     )
-
-
-def source_hashes(store: StoreVersion) -> dict[str, str]:
-    """Return source image -> SHA-256 of its file, of every image that a version was cut from."""
-    found: dict[str, str] = {}
-    for shard in store.shards:
-        with open_shard(store, shard) as parquet:
-            notes = parquet.metadata.metadata or {}
-        found |= json.loads(notes[SOURCES.encode()])
-    return found
 
 
 def _metadata(spec: PatchSpec, tables: Mapping[int, list[int]]) -> dict[str, str]:

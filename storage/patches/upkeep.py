@@ -10,11 +10,19 @@ from datetime import UTC, datetime
 import numpy as np
 
 from storage import files
-from storage.files import TEMPORARY, StoreError
+from storage.files import TEMPORARY, StoredFile, StoreError
 from storage.patches.schema import pixel_columns
 from storage.patches.shard_reader import read_rows, shard_is_whole
-from storage.patches.versions import ShardEntry, StoreVersion, open_store, version_numbers
+from storage.patches.versions import (
+    SUFFIX,
+    ShardEntry,
+    StoreVersion,
+    open_store,
+    version_numbers,
+)
 
+FOLDERS = ("versions", "shards", "sources")
+"""In the order in which what they hold may be deleted."""
 GRACE_S = 3600.0
 VERIFIED = "VERIFIED"
 """Name of the file that tells of the last verification, beside CURRENT."""
@@ -103,26 +111,62 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     numbers = version_numbers(uri)
     older = [number for number in numbers if number < current]
     dropped = tuple(older[: max(0, len(older) - keep + 1)])
-    kept_names = _shard_names(uri, [number for number in numbers if number not in dropped])
-    named = kept_names | _shard_names(uri, [n for n in dropped if _readable(uri, n)])
-    doomed = [files.join(uri, "versions", f"{number}.json") for number in dropped]
-    for folder in ("versions", "shards"):
-        for name in files.list_names(files.join(uri, folder)):
-            path = files.join(uri, folder, name)
-            orphan = name not in named if folder == "shards" else name.startswith(TEMPORARY)
-            if (orphan and _age_s(path) > grace_s) or (name in named and name not in kept_names):
-                doomed.append(path)
-    size = sum(files.size_of(path) or 0 for path in doomed)
+    kept_names = _files_of(uri, [number for number in numbers if number not in dropped])
+    named = kept_names | _files_of(uri, [n for n in dropped if _readable(uri, n)])
+    gone = {*(f"{number}.json" for number in dropped), *(named - kept_names)}
+    doomed = [file for folder in FOLDERS for file in _stored(uri, folder) if _name(file) in gone]
+    doomed += _unnamed(uri, named, grace_s)
     if not dry_run:
-        for path in doomed:
-            files.delete(path)
-    return Removed(versions=dropped, files=len(doomed), bytes=size)
+        for file in doomed:
+            files.delete(file.uri)
+    return Removed(versions=dropped, files=len(doomed), bytes=sum(file.bytes for file in doomed))
 
 
-def _shard_names(uri: str, numbers: list[int]) -> set[str]:
-    return {
-        f"{shard.key}.parquet" for number in numbers for shard in open_store(uri, number).shards
-    }
+def orphans(uri: str, *, grace_s: float = GRACE_S) -> list[StoredFile]:
+    """Return the files that no version at all names and that are older than `grace_s` seconds.
+
+    Raises StoreError when a version file is damaged.
+    """
+    return _unnamed(uri, _files_of(uri, version_numbers(uri)), grace_s)
+
+
+def remove_leftovers(uri: str, grace_s: float = GRACE_S) -> int:
+    """Remove what killed builds were writing more than `grace_s` ago; return the files."""
+    found = [file for folder in FOLDERS for file in _stored(uri, folder)]
+    left = [file for file in _old(found, grace_s) if _is_temporary(file)]
+    for file in left:
+        files.delete(file.uri)
+    return len(left)
+
+
+def _unnamed(uri: str, named: set[str], grace_s: float) -> list[StoredFile]:
+    found = [file for file in _stored(uri, "versions") if _is_temporary(file)]
+    for folder in ("shards", "sources"):
+        found += [file for file in _stored(uri, folder) if _name(file) not in named]
+    return _old(found, grace_s)
+
+
+def _stored(uri: str, folder: str) -> list[StoredFile]:
+    return files.list_files(files.join(uri, folder))
+
+
+def _old(found: list[StoredFile], grace_s: float) -> list[StoredFile]:
+    return [file for file in found if file.modified < time.time() - grace_s]
+
+
+def _is_temporary(file: StoredFile) -> bool:
+    return _name(file).startswith(TEMPORARY)
+
+
+def _name(file: StoredFile) -> str:
+    return file.uri.rpartition("/")[2]
+
+
+def _files_of(uri: str, numbers: list[int]) -> set[str]:
+    """Return the names of all files that versions name, in whatever folder."""
+    versions = [open_store(uri, number) for number in numbers]
+    shards = {f"{shard.key}{SUFFIX}" for version in versions for shard in version.shards}
+    return shards | {f"{version.dataset_fingerprint}{SUFFIX}" for version in versions}
 
 
 def _readable(uri: str, number: int) -> bool:
@@ -131,7 +175,3 @@ def _readable(uri: str, number: int) -> bool:
     except StoreError:
         return False
     return True
-
-
-def _age_s(path: str) -> float:
-    return time.time() - files.modified_at(path)

@@ -1,6 +1,7 @@
 """Patch stores: immutable content-addressed Parquet shards under versions published atomically.
 
 <store>/shards/<key>.parquet    never changed; the key names the spec and the source images
+<store>/sources/...parquet      the images of a dataset; see source_images
 <store>/versions/<n>.json       which shards, from which dataset, what was rejected and why
 <store>/CURRENT                 the number of the version that readers open
 """
@@ -17,6 +18,7 @@ from storage.files import StoreError
 from storage.patches.schema import PatchSpec
 
 COLUMN_CHUNK_BYTES = 1 << 20
+SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,22 @@ def row_group_rows(spec: PatchSpec) -> int:
 
 def shard_uri(store_uri: str, key: str) -> str:
     """Return where a shard lies."""
-    return files.join(store_uri, "shards", f"{key}.parquet")
+    return files.join(store_uri, "shards", f"{key}{SUFFIX}")
+
+
+def sources_uri(store_uri: str, fingerprint: str) -> str:
+    """Return where it is written which images a version was cut from; see source_images."""
+    return files.join(store_uri, "sources", f"{fingerprint}{SUFFIX}")
+
+
+def sizes_of_shards(store_uri: str) -> dict[str, int]:
+    """Return the key and the bytes of each shard that is there, by one listing."""
+    found = files.list_files(files.join(store_uri, "shards"))
+    return {
+        file.uri.rpartition("/")[2].removesuffix(SUFFIX): file.bytes
+        for file in found
+        if file.uri.endswith(SUFFIX)
+    }
 
 
 def version_numbers(uri: str) -> list[int]:
@@ -150,8 +167,9 @@ def publish(version: StoreVersion) -> StoreVersion:
     Two builds that publish at once both succeed, with different numbers. Raises StoreError when
     a shard is not there in full.
     """
+    sizes = sizes_of_shards(version.uri)
     for shard in version.shards:
-        if files.size_of(shard_uri(version.uri, shard.key)) != shard.bytes:
+        if sizes.get(shard.key) != shard.bytes:
             raise StoreError(
                 f"{version.uri}: shard {shard.key} is not whole, so nothing was published; "
                 "run the same build again"

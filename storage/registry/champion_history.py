@@ -10,7 +10,9 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from storage.registry.gate import CHAMPION, MARGIN_DB, GateScores, decide
 
@@ -64,6 +66,9 @@ class Move:
         return self.done or (now - self.when).total_seconds() > SILENCE_S
 
 
+MOVE = TypeAdapter(Move)
+
+
 @dataclass(frozen=True, kw_only=True)
 class HistoryEntry:
     """A move, and what came of it."""
@@ -108,7 +113,7 @@ class Standing:
 def moves_in(tags: Mapping[str, str]) -> list[Move]:
     """Read the moves from a registered model's tags."""
     return [
-        _move_from(tag.rpartition(".")[2], json.loads(text))
+        replace(MOVE.validate_json(text), word=tag.rpartition(".")[2])
         for tag, text in tags.items()
         if tag.startswith(MOVE_TAG)
     ]
@@ -187,11 +192,3 @@ def _line_after(line: tuple[int, ...], move: Move) -> tuple[int, ...]:
     if move.kind in ("rollback", "outside") and move.version in line:
         return line[: len(line) - line[::-1].index(move.version)]
     return (*(line[:-1] if move.kind == "rollback" else line), move.version)
-
-
-def _move_from(word: str, told: Mapping[str, Any]) -> Move:
-    scores = told["scores"]
-    if scores is not None:
-        scores = GateScores(**{**scores, "qfs": tuple(scores["qfs"])})
-    when, withdraws = datetime.fromisoformat(told["when"]), tuple(told["withdraws"])
-    return Move(**{**told, "word": word, "when": when, "scores": scores, "withdraws": withdraws})

@@ -107,13 +107,8 @@ def scores_in(tags: Mapping[str, str], prefix: str = GATE_TAG) -> GateScores | N
     if any(prefix + name not in tags for name in ("dataset", *COMPARED)):
         return None
     qfs = tags.get(prefix + "qfs") or tags[prefix + "qf"]
-    return GateScores(
-        dataset=tags[prefix + "dataset"],
-        qfs=tuple(map(int, qfs.split())),
-        psnr=float(tags[prefix + "psnr"]),
-        ssim=float(tags[prefix + "ssim"]),
-        psnr_b=float(tags[prefix + "psnr_b"]),
-    )
+    values = {name: float(tags[prefix + name]) for name in COMPARED}
+    return GateScores(dataset=tags[prefix + "dataset"], qfs=tuple(map(int, qfs.split())), **values)
 
 
 def _score_tags(scores: GateScores, prefix: str) -> dict[str, str]:

@@ -13,7 +13,6 @@ from storage.registry.gate import (
     CHALLENGER,
     CHAMPION,
     GATE_TAG,
-    MARGIN_DB,
     Decision,
     GateScores,
     decide,
@@ -50,7 +49,6 @@ class Promotions:
         version: int,
         scores: GateScores,
         *,
-        margin_db: float = MARGIN_DB,
         jpeg: GateScores | None = None,
         by: str = BY_GATE,
     ) -> Decision:
@@ -62,14 +60,14 @@ class Promotions:
         """
         with self._explained(f"{name} version {version} not promoted"):
             standing, known = self._look(name, version)
-            decision = _decide(standing, known, version, scores, margin_db, jpeg)
+            decision = _decide(standing, known, version, scores, jpeg)
             tags = gate_tags(scores, decision, jpeg)
             if decision.reason == ALREADY and GATE_TAG + "reason" in known[version].tags:
                 del tags[GATE_TAG + "reason"]  # why it became champion is worth more
             self._note(name, version, tags)
             if decision.alias == CHAMPION and standing.champion != version:
                 move = _move("gate", standing, known[version], by, decision.reason)
-                move = replace(move, scores=scores, margin_db=margin_db)
+                move = replace(move, scores=scores)
                 after = self._champion.settle(name, move)
                 if after.champion != version:
                     decision = _overtaken(after, move)
@@ -178,7 +176,6 @@ def _decide(
     known: Known,
     version: int,
     scores: GateScores,
-    margin_db: float,
     jpeg: GateScores | None,
 ) -> Decision:
     if standing.champion == version:
@@ -191,14 +188,14 @@ def _decide(
             return Decision(alias=CHALLENGER, reason=who + withdrawal(rollback))
     champion = standing.champion
     if champion is None:
-        return decide(scores, None, margin_db, jpeg)
+        return decide(scores, None, jpeg=jpeg)
     held = scores_of(known.get(champion)) or standing.scores.get(champion)
     if held is None:
         name = known[version].name
         told = f"version {champion} is champion and has no scores: see `qfactory models compare "
         told += f"{name}/{champion} {name}/{version} --dataset {scores.dataset}`"
         return Decision(alias=CHALLENGER, reason=told)
-    return decide(scores, held, margin_db, jpeg)
+    return decide(scores, held, jpeg=jpeg)
 
 
 def _challengers(versions: Iterable[RegisteredVersion]) -> set[int]:

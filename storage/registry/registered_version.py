@@ -12,7 +12,6 @@ from storage.registry.gate import GateScores, scores_in
 from storage.registry.model_files import RegistryError
 from storage.shown import shown_uri
 
-LOSS_TAG = "bfloat16_loss_db"
 DIGEST_TAG = "sha256:"  # then the file's path in the model's folder
 
 VersionsOf = Callable[[str], "list[RegisteredVersion]"]
@@ -45,35 +44,10 @@ class RegisteredVersion:
         return tuple(int(qf) for qf in self.tags.get("qfs", "").split() if qf.isdigit())
 
     @property
-    def receptive_field(self) -> int | None:
-        """Pixels a side; None where that is not known."""
-        return self._whole_number("receptive_field")
-
-    @property
-    def multiple(self) -> int | None:
-        """Sides of its input are whole multiples of it; None where that is not known."""
-        return self._whole_number("multiple")
-
-    @property
-    def takes_table(self) -> bool:
-        """Whether the quantisation table is its second input; older ones have theirs built in."""
-        return self.tags.get("needs_table") == str(True)
-
-    @property
-    def bfloat16_loss_db(self) -> float | None:
-        """PSNR that it loses by computing in bfloat16; None where nobody measured it."""
-        told = self.tags.get(LOSS_TAG)
-        return float(told) if told else None
-
-    @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file of the model, by its path in the model's folder."""
         prefix = len(DIGEST_TAG)
         return {k[prefix:]: v for k, v in self.tags.items() if k.startswith(DIGEST_TAG)}
-
-    def _whole_number(self, tag: str) -> int | None:
-        told = self.tags.get(tag)
-        return int(told) if told else None
 
 
 def scores_of(version: RegisteredVersion | None) -> GateScores | None:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from storage.shown import shown_uri
+
 ATTEMPTS = 3
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 10.0
@@ -116,7 +118,7 @@ class Journal:
             if self._reachable():
                 attempts, wait_s = attempts + 1, FIRST_WAIT_S
             if attempts >= ATTEMPTS:
-                self._take_off(f"{entry.describe()}: {error}")
+                self._take_off(f"{entry.describe()}: {shown_uri(str(error))}")
                 attempts = 0
                 continue
             self._pause(wait_s)
@@ -141,7 +143,8 @@ class Journal:
 
     def _note_failure(self, entry: Entry, error: Exception) -> None:
         if not self._failing:
-            _logger.warning("Not recorded yet, will be repeated: %s (%s)", entry.describe(), error)
+            what = f"{entry.describe()} ({shown_uri(str(error))})"
+            _logger.warning("Not recorded yet, will be repeated: %s", what)
         with self._changed:
             self._failing = True
             self._changed.notify_all()

@@ -16,13 +16,17 @@ def machine() -> str:
     return f"{socket.gethostname()}/{namespace.stat().st_ino if namespace.exists() else ''}"
 
 
+def is_of_this_machine(name: str) -> bool:
+    """Tell whether a process that `owner` named runs, or ran, on this machine."""
+    return name.rpartition("/")[0] == machine()
+
+
 def is_gone(name: str) -> bool:
     """Tell whether a process that `owner` named ran on this machine and has ended."""
-    where, _, pid = name.rpartition("/")
-    if where != machine():
+    if not is_of_this_machine(name):
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(name.rpartition("/")[2]), 0)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -42,7 +42,7 @@ class ServerState:
     keeps_files: bool
     """Whether a file was written and read back; a database was not asked for that."""
     abandoned: list[str]
-    """Ids of runs whose process on this machine is gone."""
+    """Ids of runs whose process is gone."""
 
 
 def ask_server(uri: str, *, end_abandoned: bool = False) -> ServerState:

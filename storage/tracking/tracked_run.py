@@ -21,6 +21,7 @@ from storage.tracking.abandoned_runs import OWNER_TAG, may_be_continued
 from storage.tracking.journal import Entry, Journal
 from storage.tracking.living_processes import owner
 from storage.tracking.mlflow_client import LazyExperiment, last_steps
+from storage.tracking.signs_of_life import giving_signs, sign
 
 DIGEST_LENGTH = 36
 KEY_TAG = "qfactory.key"
@@ -194,7 +195,7 @@ class TrackedRun:
 
     def _create_or_continue(self) -> None:
         client, experiment = self._recorder.client, self._experiment.identify()
-        tags = {**self._tags, KEY_TAG: self._key, OWNER_TAG: owner()}
+        tags = {**self._tags, KEY_TAG: self._key, OWNER_TAG: owner(), **sign()}
         if self._parent is not None:
             tags[PARENT_TAG] = self._parent._recorded_id()
         found = client.search_runs(
@@ -229,7 +230,8 @@ def opened(run: TrackedRun) -> Iterator[TrackedRun]:
     """Start a run, and end it with the block, as `status_after` says of what the block raised."""
     try:
         run.start()
-        yield run
+        with giving_signs(run._recorder.client, lambda: run.run_id):
+            yield run
     except BaseException as error:
         run.end(error)
         raise

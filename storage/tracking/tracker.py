@@ -9,6 +9,7 @@ from types import TracebackType
 
 from storage import files
 from storage.files import StoreError
+from storage.shown import shown_uri
 from storage.tracking.abandoned_runs import end_abandoned_runs
 from storage.tracking.journal import Entry, Journal, Unwritten
 from storage.tracking.mlflow_client import LazyExperiment, open_client
@@ -69,7 +70,8 @@ class Tracker:
         """Write what waits, stop the background thread, and return `unrecorded`."""
         lost = self.journal.close(0.0 if self.journal.failing else self.patience_s)
         if lost:
-            _logger.warning("Not recorded at %s: %s", self.uri, "; ".join(u.what for u in lost))
+            told = "; ".join(unwritten.what for unwritten in lost)
+            _logger.warning("Not recorded at %s: %s", shown_uri(self.uri), told)
         if lost and self.keep_in is not None:
             _keep(lost, self.keep_in)
         return [unwritten.what for unwritten in lost]
@@ -80,7 +82,8 @@ class Tracker:
     ) -> Iterator[TrackedRun]:
         """Open an experiment of this name and a parent run in it, for the runs of one study.
 
-        Runs of any experiment that a dead process of this machine left RUNNING end as KILLED.
+        Runs of any experiment that a dead process left RUNNING, here or, minutes later, on another
+        machine, end as KILLED.
         """
         experiment = LazyExperiment(self.client, name, self.artifact_root)
         self.journal.add(

@@ -58,16 +58,16 @@ def batch_seconds(photos: Path, outputs: Path, source: NetworkSource, actors: in
     """Restore them with Ray Data; tell how long it took, and from the first batch that was done."""
     done = []
     start = time.perf_counter()
-    used = UsedNetwork(
-        name=source.name, uri=source.name, qfs=source.qfs, sha256=source.sha256, asked=True
-    )
     batch = Batch(
-        inputs=str(photos), outputs=str(outputs), networks=(used,), fetch=lambda used: source
+        inputs=str(photos),
+        outputs=str(outputs),
+        networks=(source.network,),
+        fetch=lambda used: source,
     )
     report = restore_all(
         batch,
         actors=actors,
-        on_progress=lambda now: done.append((time.perf_counter(), now.done)),
+        on_progress=lambda restored, failed, total: done.append((time.perf_counter(), restored)),
     )
     end = time.perf_counter()
     assert report.restored == PHOTOGRAPHS
@@ -84,13 +84,9 @@ def batch_seconds(photos: Path, outputs: Path, source: NetworkSource, actors: in
 
 def measure() -> dict[str, dict]:
     """Time the loop, one actor and two, one after the other."""
-    source = NetworkSource(
-        name="quickres-blind",
-        qfs=(10, 40),
-        file="weights.safetensors",
-        content=WEIGHTS.read_bytes(),
-        asked=True,
-    )
+    name, sha256 = "quickres-blind", files.sha256_of(str(WEIGHTS))
+    used = UsedNetwork(name=name, uri=name, qfs=(10, 40), sha256=sha256, asked=True)
+    source = NetworkSource(network=used, content=WEIGHTS.read_bytes())
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder) / "photographs"
         photos.mkdir()

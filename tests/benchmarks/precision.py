@@ -5,7 +5,8 @@ Usage: QFACTORY_DATASETS=FOLDER python -m tests.benchmarks.precision [--qf QF,QF
 Each network, or those named, restores every image at those of its quality factors that are in QFS,
 or are asked for, in float32 and in bfloat16 right after. The most that it loses at one of those
 that `restore` uses it at, up to GOOD_QF, goes to models/zoo/precision.json with the SHA-256 of its
-file; all numbers go to results/precision.json. It takes a processor that computes in bfloat16.
+file; all numbers go to results/precision.json, and the loss on the middles of the images alone,
+which a test measures again. It takes a processor that computes in bfloat16.
 """
 
 import argparse
@@ -35,6 +36,8 @@ from tests.benchmarks.machine import machine
 RESULTS = Path(__file__).parent / "results" / "precision.json"
 DATASET = "live1"
 QFS = (10, 20, 30, 40, 60, 80, 89)
+MIDDLE = 48
+"""Side in pixels of an image's middle; all 29 take a second or a few a network."""
 
 
 @dataclass
@@ -74,6 +77,16 @@ def measure(
     return in_both_precisions(restorer_in, images, qfs or trained), clocks
 
 
+def middles_loss_db(weights: Path) -> float:
+    """Return the most that shipped weights lose on the middles, dB, at their first and last QF.
+
+    Smooth middles lose more than whole images: compare it with itself alone.
+    """
+    used = [qf for qf in load_network(str(weights))[0].qfs if qf <= GOOD_QF]
+    scores, _ = measure(weights, sorted({used[0], used[-1]}), MIDDLE)
+    return round(loss_db(scores), 5)
+
+
 def used_at(scores: Scores) -> Scores:
     """Return the scores at the quality factors of photographs that `restore` does not leave be."""
     return {p: {qf: db for qf, db in by_qf.items() if qf <= GOOD_QF} for p, by_qf in scores.items()}
@@ -104,8 +117,9 @@ def main(arguments: Sequence[str]) -> None:
         }
         for name, (scores, _) in found.items()
     }
-    before = json.loads(RESULTS.read_text())["results"]
-    rows = {name: before[name] for name in shipped if name in before}
+    before = json.loads(RESULTS.read_text())
+    rows = {name: row for name, row in before["results"].items() if name in shipped}
+    middles = {name: row for name, row in before["middles"].items() if name in shipped}
     measured = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
@@ -115,8 +129,10 @@ def main(arguments: Sequence[str]) -> None:
     report = {
         "command": "python -m tests.benchmarks.precision",
         "what": f"PSNR that bfloat16 loses on {DATASET} at each quality factor of a network, dB, "
-        "and seconds a megapixel over all of them",
+        "and seconds a megapixel over all of them; the most that it loses on their middles, dB",
         "results": rows | {name: measured | row_of(*both) for name, both in found.items()},
+        "middles": middles
+        | {name: measured | {"bfloat16_loss_db": middles_loss_db(shipped[name])} for name in found},
     }
     RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")

@@ -61,7 +61,7 @@ def register(folder: Path) -> tuple[str, Path]:
             export.module,
             name=NAME,
             input_example=export.input_example,
-            tags=export.tags,
+            tags=export.facts.tags,
             run_id=study.run_id,
             served=export.served,
         )

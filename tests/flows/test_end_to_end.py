@@ -5,6 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from base64 import b64encode
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,14 @@ STUDY = (
     "study", "--dataset", "bsds500:val", "--recipes", "quickres-qf10", "--steps", "400",
     "--evaluate-on", "classic5", "--name", "end-to-end",
 )  # fmt: skip
+SECRETS = {
+    "MLFLOW_TRACKING_PASSWORD": "mlflow-5ecret",
+    "AWS_ACCESS_KEY_ID": "s3-5ecret-name",
+    "AWS_SECRET_ACCESS_KEY": "s3-5ecret",
+    "PREFECT_API_AUTH_STRING": "me:prefect-5ecret",
+    "PREFECT_SERVER_API_AUTH_STRING": "me:prefect-5ecret",
+    "RAY_AUTH_TOKEN": "ray-5ecret" * 4,
+}
 CONSUMER = """
 import json, sys
 import mlflow, numpy as np
@@ -39,9 +50,18 @@ def workspace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first_study(workspace, datasets_root):
-    """What the first study printed."""
-    return qfactory(workspace, datasets_root, *STUDY, QFACTORY_REPORT_SECONDS="2")
+def ray_folder():
+    """Where Ray keeps its logs; sockets allow no long path."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def first_study(workspace, datasets_root, ray_folder):
+    """What the first study printed, which was given every secret there is."""
+    settings = {"QFACTORY_REPORT_SECONDS": "2", "MLFLOW_TRACKING_USERNAME": "me"}
+    ray = {"RAY_TMPDIR": str(ray_folder), "RAY_AUTH_MODE": "token"}
+    return qfactory(workspace, datasets_root, *STUDY, **settings, **ray, **SECRETS)
 
 
 def qfactory(workspace, datasets_root, *arguments, **variables):
@@ -111,6 +131,19 @@ def test_the_run_in_mlflow_tells_how_the_model_was_made(workspace, first_study):
     assert not (workspace / "mlruns").exists()
 
 
+def test_no_secret_is_in_what_a_study_writes_or_says(workspace, ray_folder, first_study):
+    shown = [value.encode() for value in SECRETS.values()]
+    shown += [value.partition(":")[2].encode() for value in SECRETS.values() if ":" in value]
+    shown += [b64encode(value) for value in shown]
+    written = [p for root in (workspace, ray_folder) for p in root.rglob("*") if p.is_file()]
+    assert {
+        "mlflow.db", "prefect.db", "report.html", "state.json", "weights.safetensors", "CURRENT",
+        "MLmodel", "raylet.out", "gcs_server.out",
+    } <= {path.name for path in written}  # fmt: skip
+    texts = {str(path): path.read_bytes() for path in written} | {"": first_study.encode()}
+    assert [(name, one) for name, text in texts.items() for one in shown if one in text] == []
+
+
 def test_a_consumer_without_the_project_loads_the_champion_and_restores_any_size(
     workspace, tmp_path, first_study
 ):
@@ -132,15 +165,20 @@ def test_a_consumer_without_the_project_loads_the_champion_and_restores_any_size
 def test_the_same_study_again_reuses_store_training_and_model(
     workspace, datasets_root, first_study
 ):
-    again = qfactory(workspace, datasets_root, *STUDY, "--timings", QFACTORY_REPORT_SECONDS="0")
+    settings = {"QFACTORY_REPORT_SECONDS": "0", "QFACTORY_LOG_FORMAT": "json"}
+    again = qfactory(workspace, datasets_root, *STUDY, "--timings", **settings)
     assert "store reused" in again
     assert "quickres-qf10 was scored on these images of classic5: the scores are reused" in again
-    assert "evaluate quickres-qf10 on" not in again
+    lines = [json.loads(line) for line in again.splitlines() if line.startswith("{")]
+    again_done = ("evaluate quickres-qf10 on", "trained ")
+    assert not any(line["message"].startswith(again_done) for line in lines)
+    (reused,) = (line for line in lines if line["message"].startswith("reused quickres-qf10"))
+    assert (reused["flow_run"], reused["recipe"]) == ("end-to-end", "quickres-qf10")
+    assert {line["task_run"].split()[0] for line in lines if "task_run" in line} >= {"build"}
     timings = again[again.index("where the time went") :]
     assert re.search(r"\d+\.\d s +\d+ %  import programs\n", timings)
     assert "start Ray" not in timings
     assert "reused quickres-qf10: models:/qfactory-quickres-qf10/1 has the same" in again
-    assert "\ntrained " not in again
     versions = ModelRegistry(mlflow_uri(workspace)).versions("qfactory-quickres-qf10")
     assert [v.version for v in versions] == [1]
 

@@ -60,7 +60,7 @@ SPEC = PatchSpec(side=32, stride=10, qfs=(10,), degradation="patch")
         (train, {"recipe": "nix"}, "quickres-qf10"),
         (study, {"recipes": ["nix"]}, "quickres-qf10"),
         (study, {"recipes": ["nix-*"]}, "no recipe matches"),
-        (train, {"recipe": "arcnn-qf20", "stop_after": "9 weeks"}, "90s, 9m or 1.5h"),
+        (train, {"recipe": "arcnn-qf20", "stop_after": "9 weeks"}, "90s, 9m, 1.5h or 7d"),
         (study, {"steps": 0}, "greater than or equal to 1"),
         (study, {"workers": 0}, "greater than or equal to 1"),
         (evaluate, {"dataset": ["live1:nix"]}, "choose all"),

@@ -1,10 +1,5 @@
 """The restore-batch flow and command, with a real Prefect, Ray, registry and object store."""
 
-import os
-import signal
-import subprocess
-import sys
-
 import pytest
 from fsspec.config import conf
 from prefect.client.orchestration import get_client
@@ -14,7 +9,6 @@ from flows.planning import shipped_networks
 from flows.planning.restoring_networks import (
     ZOO,
     fetch,
-    names_of,
     network_choices,
     networks_for,
 )
@@ -24,21 +18,17 @@ from pipeline import cluster
 from pipeline.networks.export import export_network
 from pipeline.networks.weights import load_network
 from pipeline.restoring.batch_file import check_networks, open_networks
+from pipeline.restoring.batch_run import Batch
 from pipeline.restoring.one_photograph import restore_jpeg
 from storage import files
 from storage.batches.manifest import read_results
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.tracker import Tracker
 from tests.pipeline.patches.test_object_store import bucket  # noqa: F401 - a fixture
-from tests.pipeline.restoring.test_ray_data import WEIGHTS, jpeg, photo_folder, wait_for, written
-from tests.support.embedded import embedded_workspace
+from tests.pipeline.restoring.test_ray_data import WEIGHTS, jpeg, photo_folder, restore_here
 from tests.support.flow_workspace import flow_workspace
-from tests.support.processes import services_of
-from tests.support.project import PROJECT
 
 pytestmark = pytest.mark.slow
-
-QFACTORY = [sys.executable, "-c", "from flows.cli.app import main; main()"]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +48,10 @@ def workspace(tmp_path_factory, bucket):  # noqa: F811 - the fixture
 def sources(model=None):
     """The files of the networks that a batch without recorded ones takes."""
     return [fetch(choice) for choice in network_choices(model)]
+
+
+def names_of(networks):
+    return ", ".join(network.name for network in networks)
 
 
 def table_artifact():
@@ -92,16 +86,18 @@ def test_a_bucket_is_restored_and_what_is_new_in_it_later(workspace, bucket, tmp
     for seed in range(3):
         files.write_bytes(f"{bucket}/photos/day {seed}/a.jpg", jpeg(seed))
     files.write_bytes(f"{bucket}/photos/notes.txt", b"not a photograph")
-    places = f"{bucket}/photos", f"{bucket}/restored"
+    places = inputs, outputs = f"{bucket}/photos", f"{bucket}/restored"
     assert restore_batch(*places, model="quickres-qf10", actors=1).restored == 3
     (network,) = open_networks(sources("quickres-qf10"))
     alone = restore_jpeg(jpeg(1), [network], kind="png")
-    assert files.read_bytes(f"{bucket}/restored/day 1/a.png") == alone.content
+    assert files.read_bytes(f"{outputs}/day 1/a.png") == alone.content
     files.write_bytes(f"{bucket}/photos/day 1/a.jpg", jpeg(7))
     files.write_bytes(f"{bucket}/photos/new.jpg", jpeg(8))
-    again = restore_batch(*places, model="quickres-qf10", actors=1)
+    again = restore_here(
+        Batch(inputs=inputs, outputs=outputs, networks=networks_for(outputs), fetch=fetch)
+    )
     assert (again.restored, again.skipped) == (2, 2)
-    rows = read_results(f"{bucket}/restored")
+    rows = read_results(outputs)
     assert rows.keys() == {"day 0/a.jpg", "day 1/a.jpg", "day 2/a.jpg", "new.jpg"}
     assert {row.network for row in rows.values()} == {"quickres-qf10 (shipped)"}
     with pytest.raises(
@@ -118,7 +114,7 @@ def register(name, weights=WEIGHTS):
         run_id = run.run_id
     assert run_id is not None
     registry = ModelRegistry(settings().mlflow_uri)
-    tags = {**export.tags, "qfs": "10", "recipe": "quickres-qf10"}
+    tags = {**export.facts.tags, "qfs": "10", "recipe": "quickres-qf10"}
     found = registry.register(
         export.module, name=name, input_example=export.input_example, tags=tags, run_id=run_id
     )
@@ -126,48 +122,44 @@ def register(name, weights=WEIGHTS):
     return found
 
 
-def test_a_registered_champion_travels_to_the_workers_as_a_program(workspace, tmp_path):
-    found = register("qfactory-quickres-qf10")
-    (source,) = sources("qfactory-quickres-qf10@champion")
-    check_networks([source])
-    assert source.is_program
-    assert source.name.startswith(found.uri)
-    photos = photo_folder(tmp_path / "in", 2)
-    made = restore_batch(
-        str(photos), str(tmp_path / "out"), model="qfactory-quickres-qf10@champion", actors=1
-    )
-    assert made.restored == 2
-    (network,) = open_networks([source])
-    alone = restore_jpeg((photos / "001.jpeg").read_bytes(), [network], kind="png")
-    assert (tmp_path / "out" / "001.png").read_bytes() == alone.content
-
-
-def test_a_promotion_changes_the_networks_of_a_batch_only_when_asked(
+def test_a_champion_travels_to_the_workers_and_a_promotion_changes_a_batch_only_when_asked(
     workspace, tmp_path, monkeypatch
 ):
     for path in ZOO.glob("quickres-*"):  # each network that ships would travel with every run
         (tmp_path / "zoo" / path.name).parent.mkdir(exist_ok=True)
         (tmp_path / "zoo" / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(shipped_networks, "ZOO", tmp_path / "zoo")
-    name = "qfactory-promoted-qf10"
+    name = "qfactory-quickres-qf10"
     first = register(name)
-    photos, outputs = photo_folder(tmp_path / "in", 2), str(tmp_path / "out")
-    assert first.uri in restore_batch(str(photos), outputs, actors=1).networks
+    (source,) = sources(f"{name}@champion")
+    check_networks([source])
+    assert source.facts is not None
+    assert source.network.name.startswith(first.uri)
+    photos, restored = photo_folder(tmp_path / "in", 2), tmp_path / "out"
+    inputs, outputs = str(photos), str(restored)
+    begun = restore_batch(inputs, outputs, actors=1)
+    assert (begun.restored, begun.skipped) == (2, 0)
+    assert first.uri in begun.networks
+    alone = restore_jpeg((photos / "001.jpeg").read_bytes(), open_networks([source]), kind="png")
+    assert (restored / "001.png").read_bytes() == alone.content
     second = register(name, ZOO / "quickres-blind.safetensors")
     (photos / "new.jpg").write_bytes(jpeg(60))
-    later = restore_batch(str(photos), outputs, actors=1)
-    assert (later.restored, later.skipped) == (1, 2)
-    assert first.uri in later.networks
-    assert second.uri not in later.networks
-    (photos / "newer.jpg").write_bytes(jpeg(61))
-    asked = restore_batch(str(photos), outputs, new_networks=True, actors=1)
-    assert (asked.restored, asked.skipped) == (1, 3)
-    assert second.uri in asked.networks
-    assert names_of(networks_for(outputs)) == asked.networks
+    assert names_of(networks_for(outputs)) == begun.networks
+    assert second.uri not in begun.networks
+    newer = networks_for(outputs, new_networks=True)
+    assert second.uri in names_of(newer)
+    asked = restore_here(
+        Batch(inputs=inputs, outputs=outputs, networks=newer, fetch=fetch, new_networks=True)
+    )
+    assert (asked.restored, asked.skipped) == (1, 2)
+    used = {name: row.network for name, row in read_results(outputs).items()}
+    assert used["001.jpeg"].startswith(first.uri)
+    assert used["new.jpg"].startswith(second.uri)
+    assert networks_for(outputs) == newer
     ModelRegistry(settings().mlflow_uri)._client.delete_model_version(name, str(second.version))
     with pytest.raises(ValueError, match=rf"{second.uri}.*is gone.*--new-networks"):
         networks_for(outputs)
-    restore_batch(str(photos), outputs, new_networks=True, actors=1)
+    assert restore_batch(inputs, outputs, new_networks=True).skipped == 3
     assert second.uri not in names_of(networks_for(outputs))
 
 
@@ -181,22 +173,3 @@ def test_a_registry_that_does_not_answer_is_an_error_worth_a_retry(tmp_path):
             networks_for(str(tmp_path / "out"))
         assert {n.name.partition(" ")[2] for n in network_choices()} == {"(shipped)"}
     settings.cache_clear()
-
-
-def test_what_a_command_did_before_sigterm_is_not_done_again(workspace, tmp_path):
-    photos, outputs = photo_folder(tmp_path / "in", 40, size=(200, 300)), tmp_path / "out"
-    command = [*QFACTORY, "restore-batch", str(photos), str(outputs), "--model", "quickres-qf10"]
-    environment = {**os.environ, **embedded_workspace(tmp_path / "workspace")}
-    process = subprocess.Popen(
-        command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    wait_for(lambda: len(read_results(str(outputs))) >= 6 or process.poll() is not None)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
-    wait_for(lambda: not services_of(tmp_path / "workspace"))
-    finished, before = read_results(str(outputs)), written(outputs)
-    assert 6 <= len(finished) < 40
-    rest = restore_batch(str(photos), str(outputs), model="quickres-qf10", actors=1)
-    assert (rest.restored, rest.skipped) == (40 - len(finished), len(finished))
-    after = written(outputs)
-    assert all(after[row.output] == before[row.output] for row in finished.values())

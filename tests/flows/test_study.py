@@ -5,11 +5,12 @@ import shutil
 import socket
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import cast
 
 import pytest
 import torch
-from prefect import get_client
+from prefect import flow, get_client
 from safetensors.torch import load_file
 
 from flows.commands import evaluate_networks, recipes
@@ -17,6 +18,7 @@ from flows.evaluate import evaluate
 from flows.planning.store_places import default_store
 from flows.report import report
 from flows.settings import settings
+from flows.steps import scoring
 from flows.steps.reuse import find_trained
 from flows.steps.study_results import StudyError, StudyResult
 from flows.study import study
@@ -186,6 +188,27 @@ def test_the_same_study_again_only_evaluates(first):
     assert again.rows == first.rows
     assert versions(MODELS[HARD]) == [1]
     assert set(run_states("again").values()) == {"FINISHED"}
+
+
+def test_on_a_cluster_that_was_joined_tasks_score_and_find_what_this_process_found(
+    first, monkeypatch
+):
+    (alone,) = [model for model in first.models if model.recipe == ALONE]
+    ((dataset, before),) = alone.scores.items()
+    for kept in Path(alone.weights).parent.glob("scores-*.json"):
+        kept.unlink()
+    monkeypatch.setattr(scoring, "may_grow", lambda: True)
+
+    @flow
+    def score() -> Comparison:
+        recipe = get_recipe(ALONE).with_steps(STEPS)
+        return scoring.score_network(recipe, alone.weights, dataset, Event())
+
+    after = score()
+    assert after.jpeg == before.jpeg
+    assert [(one.image, one.metrics) for one in after.restored.per_image] == [
+        (one.image, one.metrics) for one in before.restored.per_image
+    ]
 
 
 def test_what_lost_its_weights_is_trained_again_and_what_started_from_them_is_not(first):

@@ -78,7 +78,7 @@ def serving(model: str, log: Path, port: int, environment: dict[str, str]) -> It
         process.wait()
 
 
-def _wait_until_up(uri: str, process: subprocess.Popen, log: Path, patience_s: float = 90) -> None:
+def _wait_until_up(uri: str, process: subprocess.Popen, log: Path, patience_s: float = 300) -> None:
     until = time.monotonic() + patience_s
     while time.monotonic() < until and process.poll() is None:
         try:

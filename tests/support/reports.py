@@ -8,7 +8,7 @@ from pipeline.datasets.references import list_images
 from pipeline.evaluation.protocol import compare
 from pipeline.images.luma import read_luma
 from pipeline.networks.restorer import Restorer
-from pipeline.reports.analyses import Analysed, analyse
+from pipeline.reports.analyses import ScoredNetwork, analyse
 from pipeline.reports.picture_sections import picture_of
 from pipeline.reports.report_data import Report, ReportedNetwork, cost_of
 from storage import files
@@ -44,34 +44,30 @@ def whole_report(dataset: str = "classic5") -> Report:
     `dataset` is the name under which the photographs' details stand in it: `classic5` has
     published rows.
     """
-    networks, analysed, pictures = [], {}, []
+    networks, pictures = [], []
     for name, architecture, share, qf in (
         (f"arcnn {HOSTILE}", "arcnn", 0.2, 10),
         ("arcnn-qf20", "arcnn", 0.1, 20),
     ):
         restorer = smoothing(share)
         scores = compare(restorer, small_images(), dataset, [10, 20])
-        networks.append(
-            ReportedNetwork(
-                name=name,
-                architecture=architecture,
-                cost=cost_of(architecture),
-                made={"recipe": "arcnn-qf10", "store version": "stores/x@3", "note": HOSTILE},
-                loss=tuple((step, 1 / step) for step in range(10, 200, 10)),
-                validation_psnr=((100, 28.0), (200, 28.5)),
-                scores=(scores,),
-            )
+        reported = ReportedNetwork(
+            name=name,
+            architecture=architecture,
+            cost=cost_of(architecture),
+            made={"recipe": "arcnn-qf10", "store version": "stores/x@3", "note": HOSTILE},
+            loss=tuple((step, 1 / step) for step in range(10, 200, 10)),
+            validation_psnr=((100, 28.0), (200, 28.5)),
+            scores=(scores,),
         )
+        networks.append(ScoredNetwork(reported=reported, restorer=restorer, qfs=(qf,)))
         pictures.append(picture_of(small_images()[0], scores, 10, restorer, name))
-        analysed[name] = Analysed(
-            restorer=restorer, architecture=architecture, qfs=(qf,), scores=scores
-        )
-    analyses = analyse(analysed, small_images(), dataset, seconds=60)
+    analyses = analyse(networks, small_images(), dataset, seconds=60)
     return Report(
         title=f"Study {HOSTILE}",
         command="qfactory study",
         created="2026-01-01 12:00",
-        networks=tuple(networks),
+        networks=tuple(network.reported for network in networks),
         pictures=tuple(pictures),
         transfers=analyses.matrices,
         rate_distortion=analyses.curves,

@@ -25,8 +25,13 @@ def image_folder(folder: Path, count: int = 20, size: tuple[int, int] = (70, 90)
     """Fill a folder with `count` different grey PNGs."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        Image.fromarray(texture(*size, seed=number)).save(folder / f"{number:03}.png")
+        texture_file(folder / f"{number:03}.png", *size, seed=number)
     return folder
+
+
+def texture_file(path: Path, height: int, width: int, seed: int = 0) -> None:
+    """Write a grey image of `texture`."""
+    Image.fromarray(texture(height, width, seed)).save(path)
 
 
 def build(folder: Path, store: Path | str, spec: PatchSpec = SPEC, **options) -> BuildReport:

@@ -3,8 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from pipeline.recipes.base import Recipe, Stage
-from pipeline.training.job import TrainingJob
+from pipeline.training.job import TrainingJob, TrainingResult
 from storage.patches.versions import StoreVersion
 from tests.support.store_images import SPEC, build, image_folder
 
@@ -57,6 +60,10 @@ EVERYTHING = replace(
     ),
 )
 
+UNEVEN = replace(
+    RECIPE, name="uneven-qf10", stages=(replace(STAGE, batch=7, optimizer="sgd", lr=0.1),)
+)
+
 
 def make_store(folder: Path) -> StoreVersion:
     """Build a store of 240 real pairs, 32x32, that every recipe here can train on."""
@@ -69,3 +76,12 @@ def make_job(store: StoreVersion, out: Path, recipe: Recipe = RECIPE, **options)
     return TrainingJob(
         recipe=recipe, store=store.uri, version=store.number, checkpoints=str(out), **values
     )
+
+
+def assert_same_steps(one: TrainingResult, other: TrainingResult) -> None:
+    """Check that two trainings took the same steps: losses and weights differ by rounding alone."""
+    assert [record.step for record in one.history] == [record.step for record in other.history]
+    losses = [torch.tensor([record.loss for record in made.history]) for made in (one, other)]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+    weights = [load_file(made.weights) for made in (one, other)]
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-6)

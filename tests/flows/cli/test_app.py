@@ -2,13 +2,16 @@
 
 import json
 import shlex
+import sqlite3
 import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import QFACTORY, environment, several
-from tests.support.embedded import prefect_database
+from tests.support.embedded import embedded_workspace, prefect_database
 from tests.support.store_images import build, image_folder
 
 pytestmark = pytest.mark.slow
@@ -28,7 +31,7 @@ MISTAKES = [
     (("study", "--recipes", "nix"), "quickres-qf10"),
     (("study", "--recipes", "arcnnn-*"), "no recipe matches 'arcnnn-*'"),
     (("study", "--steps", "0"), "greater than or equal to 1"),
-    (("train", "quickres-qf10", "--for", "9 weeks"), "write it as 90s, 9m or 1.5h"),
+    (("train", "quickres-qf10", "--for", "9 weeks"), "write it as 90s, 9m, 1.5h or 7d"),
     (("patches", "build", "--side", "33"), "multiple of 8"),
 ]
 REFUSED_BY_FLOWS = [
@@ -49,19 +52,9 @@ ANSWERS = [
     (("recipes", "graph"), "arcnn-qf10-from-qf20 takes the first layer"),
     (("recipes", "show", "arcnn-qf10-from-qf20"), "source"),
 ]
-
-
-@pytest.fixture
-def qfactory(tmp_path):
-    """Run a command in a workspace of its own."""
-
-    def run(*arguments, **variables):
-        return subprocess.run(
-            [QFACTORY, *map(str, arguments)],
-            cwd=tmp_path, env=environment(tmp_path, **variables), capture_output=True, text=True,
-        )  # fmt: skip
-
-    return run
+TWO_QUALITIES = (
+    "evaluate", "jpeg", "--dataset", "sample", "--qf", "10", "20", "--json", "--csv", "out.csv",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +68,7 @@ def workspace(tmp_path_factory):
 def answers(workspace):
     """Command -> what it answered in a workspace where nothing was made yet."""
     commands = [command for command, _ in (*MISTAKES, *REFUSED_BY_FLOWS, *ANSWERS)]
+    commands.append(TWO_QUALITIES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "80")
         return dict(zip(commands, several(workspace, commands), strict=True))
@@ -124,19 +118,17 @@ def test_a_table_breaks_no_name_in_80_columns_and_is_there_as_json(answers, comm
     assert {next(iter(row.values())) for row in rows} <= words
 
 
-def test_evaluate_prints_exactly_the_stated_json(qfactory, tmp_path):
-    done = qfactory(
-        "evaluate", "jpeg", "--dataset", "sample", "--qf", 10, 20, "--json", "--csv", "out.csv"
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
+def test_evaluate_prints_exactly_the_stated_json(answers, workspace):
+    done = answers[TWO_QUALITIES]
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
     assert [list(row) for row in rows] == [
         ["dataset", "qf", "images", "psnr", "ssim", "ssim_gaussian", "psnr_b", "bpp",
          "seconds_per_mpx", "published"]
     ] * 2  # fmt: skip
     assert [row["qf"] for row in rows] == [10, 20]
     assert rows[0]["psnr"] < rows[1]["psnr"]
-    table = (tmp_path / "out.csv").read_text().splitlines()
+    table = (workspace / "out.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * (3 + 1)
 
 
@@ -181,3 +173,58 @@ def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_i
     assert repaired.code == 0, repaired.err
     assert "are whole" in whole.out
     assert "removed 0 files" in cleaned.out
+
+
+def test_a_traceback_an_error_and_a_warning_show_no_password(tmp_path):
+    code = """
+import logging, sys
+import flows.commands.recipes as recipes
+from flows.cli.app import main
+place = "http://me:5ecret@127.0.0.1:1"
+def list_recipes():
+    logging.getLogger("storage").warning("no answer from %s", place)
+    raise RuntimeError(f"{place} is not there")
+def show_recipe(name: str):
+    raise ValueError(f"{place} is refused")
+recipes.list_recipes, recipes.show_recipe = list_recipes, show_recipe
+main()
+"""
+    told = {}
+    for words in (("recipes", "list"), ("recipes", "show", "nix")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True,
+        )  # fmt: skip
+        told[done.returncode] = done.stderr
+    assert told.keys() == {1, 2}
+    warning, *traceback = told[1].splitlines()
+    assert warning == "WARNING no answer from http://127.0.0.1:1"
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert traceback[-1] == "RuntimeError: http://127.0.0.1:1 is not there"
+    assert told[2] == "error: http://127.0.0.1:1 is refused\n"
+
+
+def test_a_warning_reaches_prefects_log_and_is_a_line_of_json(tmp_path):
+    photos, folder = image_folder(tmp_path / "photos", 3), tmp_path / "workspace"
+    version = build(photos, folder / "stores" / "mine").version
+    (folder / "stores" / "mine" / "versions" / "1.json").write_text("{}")
+    spec = ("--side", "32", "--stride", "16", "--qf", "10", "40", "--degradation", "patch")
+    done = subprocess.run(
+        [QFACTORY, "patches", "build", "--dataset", f"folder:{photos}", "--store", "mine", *spec],
+        cwd=tmp_path, capture_output=True, text=True,
+        env=environment(tmp_path, **embedded_workspace(folder), QFACTORY_LOG_FORMAT="json"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    (warning,) = (line for line in lines if line["level"] == "WARNING")
+    assert warning["message"].endswith("a new version is made")
+    assert warning["flow_run"] == f"folder:{photos}"
+    assert warning["task_run"].startswith("build shards and publish the version")
+    (built,) = (line for line in lines if line["message"].startswith("store built"))
+    assert {name: built[name] for name in ("flow_run", "task_run")} == {
+        name: warning[name] for name in ("flow_run", "task_run")
+    }
+    with closing(sqlite3.connect(folder / "prefect" / "prefect.db")) as database:
+        logged = database.execute("SELECT name, message FROM log WHERE level >= 30").fetchall()
+    assert logged == [("pipeline.patches.build_store", warning["message"])]
+    assert done.stdout.startswith(f"{version.uri}@2")

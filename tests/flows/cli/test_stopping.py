@@ -10,6 +10,10 @@ from contextlib import closing
 import pytest
 
 from flows.cli.stopping import PATIENCE_S
+from flows.planning.restoring_networks import fetch, networks_for
+from pipeline.restoring.batch_plan import list_photos
+from pipeline.restoring.batch_run import Batch, prepare
+from storage.batches.manifest import read_results
 from storage.checkpoints import checkpoint_steps
 from tests.pipeline.restoring.test_ray_data import photo_folder
 from tests.support.commands import QFACTORY
@@ -20,15 +24,12 @@ from tests.support.terminals import CTRL_C, Terminal
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 TOLD = "error: interrupted: what was published stays; the same command goes on from there"
-EXIT_S = 5  # what the end of a process may take where every core is busy
-RAYS_AGENTS_S = 75  # for 60 of them they try to tell a Ray that was killed of its end
-QUICK = ("quickres-qf10", "--steps", "4000", "--threads", "1")
-MOMENTS = [
-    (("patches", "build", "--side", "48", "--stride", "4"), "patches of sample"),
-    (("evaluate", "jpeg", "--dataset", "sample", "--qf", *"12345678", "--record"), "evaluate jpeg"),
-    (("restore-batch", "photos", "out"), "photographs of"),
-    (("study", "--recipes", *QUICK), "checking network quickres"),
-]
+EXIT_S = 8  # what the end of a process may take where every core is busy
+RAYS_AGENTS_S = 200  # for 60 of them they try to tell a Ray that was killed of its end
+BUILD = ("patches", "build", "--side", "48", "--stride", "4")
+EVALUATE = ("evaluate", "jpeg", "--dataset", "sample", "--qf", *"12345678", "--record")
+RESTORE = ("restore-batch", "photos", "out", "--model", "quickres-qf10")
+STUDY = ("study", "--recipes", "quickres-qf10", "--steps", "4000", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def workspace(tmp_path_factory):
     """A folder with a workspace and photographs."""
     folder = tmp_path_factory.mktemp("stopping")
     embedded_workspace(folder / "workspace")
-    photo_folder(folder / "photos", 200)
+    photo_folder(folder / "photos", 100, size=(200, 300))
     return folder
 
 
@@ -45,11 +46,14 @@ def start(folder, *command):
     return Terminal([QFACTORY, *command], folder, clean_environment(**variables))
 
 
-def interrupt(terminal):
-    """Press Ctrl-C and return the exit code, and the lines shown since that are no bars."""
+def interrupt(terminal, number=signal.SIGINT):
+    """Press Ctrl-C, or send another signal; return exit code and lines since that are no bars."""
     time.sleep(0.1)  # in the middle of a write, the line would be shown again
     before = len(terminal.text)
-    terminal.press(CTRL_C)
+    if number == signal.SIGINT:
+        terminal.press(CTRL_C)
+    else:
+        os.kill(terminal.pid, number)
     code, seconds = terminal.end()
     assert seconds < PATIENCE_S + EXIT_S
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.text[before:].replace("^C", ""))
@@ -57,7 +61,7 @@ def interrupt(terminal):
     return code, [line for line in lines if line and "%" not in line]
 
 
-def left_over(folder, seconds=20):
+def left_over(folder, seconds=100):
     """Return the services that are left after so many seconds."""
     end = time.monotonic() + seconds
     while services_of(folder) and time.monotonic() < end:
@@ -86,7 +90,11 @@ def steps_of(folder):
     return checkpoint_steps(str(trainings[0])) if trainings else []
 
 
-@pytest.mark.parametrize(("command", "shown"), MOMENTS, ids=lambda value: value[0])
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [(BUILD, "patches of sample"), (STUDY, "checking network quickres")],
+    ids=lambda value: value[0],
+)
 def test_ctrl_c_in_a_terminal_ends_a_command_in_time_with_one_line(workspace, command, shown):
     terminal = start(workspace, *command)
     terminal.wait_for(shown)
@@ -94,10 +102,24 @@ def test_ctrl_c_in_a_terminal_ends_a_command_in_time_with_one_line(workspace, co
     assert left_over(workspace) == []
 
 
+def test_what_a_batch_did_before_sigterm_is_not_done_again(workspace):
+    inputs, outputs = str(workspace / "photos"), str(workspace / "out")
+    terminal = start(workspace, *RESTORE)
+    terminal.wait_for("/100")
+    code, lines = interrupt(terminal, signal.SIGTERM)
+    assert (code, lines[-1]) == (143, TOLD)  # before it, Ray may tell that its actors were ended
+    assert left_over(workspace) == []
+    finished = read_results(outputs)
+    assert 0 < len(finished) < 100
+    later = Batch(inputs=inputs, outputs=outputs, networks=networks_for(outputs), fetch=fetch)
+    todo = {photo.name for photo in prepare(later).plan.todo}
+    assert todo == {photo.name for photo in list_photos(inputs)} - {*finished}
+
+
 def test_a_training_that_is_stopped_goes_on_from_that_step_and_ends_at_once_when_asked_twice(
     workspace,
 ):
-    terminal = start(workspace, "study", "--recipes", *QUICK)
+    terminal = start(workspace, *STUDY)
     terminal.wait_for("patches/s")
     code, lines = interrupt(terminal)
     assert (code, lines) == (130, [TOLD])
@@ -106,7 +128,7 @@ def test_a_training_that_is_stopped_goes_on_from_that_step_and_ends_at_once_when
     mlflow, *prefect = states(workspace)
     assert set(mlflow) == {"KILLED"}
     assert not any("RUNNING" in found for found in prefect)
-    terminal = start(workspace, "study", "--recipes", *QUICK)
+    terminal = start(workspace, *STUDY)
     terminal.wait_for(f"goes on from step {step:,}")
     terminal.press(CTRL_C)
     time.sleep(0.5)
@@ -118,14 +140,16 @@ def test_a_training_that_is_stopped_goes_on_from_that_step_and_ends_at_once_when
 
 
 def test_what_a_killed_command_started_ends_and_the_next_command_closes_its_runs(workspace):
-    terminal = start(workspace, "study", "--recipes", *QUICK)
+    terminal = start(workspace, *STUDY)
     terminal.wait_for("train quickres")
     os.kill(terminal.pid, signal.SIGKILL)
     terminal.end()
     assert left_over(workspace, RAYS_AGENTS_S) == []
     assert all("RUNNING" in found for found in states(workspace))
-    terminal = start(workspace, "evaluate", "jpeg", "--dataset", "sample", "--qf", "10", "--record")
-    assert terminal.end(300)[0] == 0
+    terminal = start(workspace, *EVALUATE)
+    terminal.wait_for("evaluate jpeg")
+    assert interrupt(terminal) == (130, [TOLD])
+    assert left_over(workspace) == []
     mlflow, flow_runs, task_runs = states(workspace)
     assert "RUNNING" not in mlflow + flow_runs + task_runs
     assert "CRASHED" in flow_runs

@@ -108,7 +108,7 @@ def test_servers_that_are_away_are_named_in_time_without_their_passwords(ask, ca
         MLFLOW_TRACKING_URI=f"http://me:secret@{away}",
         RAY_ADDRESS=away,
     )
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     assert code == 1
     for name, command in {
         "Prefect": "prefect server start --host 127.0.0.1 --port",

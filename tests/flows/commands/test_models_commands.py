@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from prefect.logging import disable_run_logger
 
+from flows.commands.models_registry import list_models, show_model
 from flows.settings import settings
 from flows.steps.registration import register_network, rescore_champion
 from models import build_model
@@ -18,9 +18,10 @@ from pipeline.networks.weights import load_network, save_weights
 from pipeline.recipes import get_recipe
 from pipeline.training.job import TrainingResult
 from storage.registry.gate import JPEG_TAG, scores_in
+from storage.registry.model_files import RegistryError
 from storage.registry.model_registry import ModelRegistry, scores_of
 from storage.tracking.tracker import Tracker
-from tests.support.commands import QFACTORY, Answer, environment, several
+from tests.support.commands import Answer, several
 from tests.support.processes import free_port
 from tests.support.project import PROJECT
 from tests.support.store_images import build, image_folder
@@ -72,6 +73,21 @@ def register(folder: Path, weights: Path) -> float:
     ):
         register_network.fn(RECIPE, version, result, {"sample:test": scores}, run, None)
     return scores.gain(10)
+
+
+@pytest.fixture
+def set_environment(monkeypatch):
+    """Return a function that makes a workspace, and other variables, those of this process."""
+
+    def set_variables(folder, **variables):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.setenv("QFACTORY_WORKSPACE", str(folder / "workspace"))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        settings.cache_clear()
+
+    yield set_variables
+    settings.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -226,26 +242,26 @@ def test_a_mistake_is_one_line_that_lists_what_there_is(answers, mistake, told):
     assert len(done.err.strip().splitlines()) == 1
 
 
-def test_show_names_a_file_that_was_changed_and_exits_with_1(registered):
-    uri = f"sqlite:///{registered.folder}/workspace/mlflow.db"
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+def test_show_names_a_file_that_was_changed_and_exits_with_1(registered, set_environment, capsys):
+    set_environment(registered.folder)
+    client = MlflowClient(tracking_uri=settings().mlflow_uri, registry_uri=settings().mlflow_uri)
     source = client.get_model_version_download_uri(NAME, "2")
     file = Path(source.removeprefix("file://")) / "requirements.txt"
     whole = file.read_bytes()
     file.write_bytes(whole + b"# changed\n")
-    (done,) = several(registered.folder, [("models", "show", f"{NAME}/2")])
+    with pytest.raises(SystemExit) as stop:
+        show_model(f"{NAME}/2")
     file.write_bytes(whole)
-    assert done.code == 1
-    (line,) = [line for line in done.out.splitlines() if "changed" in line.split()]
+    assert stop.value.code == 1
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if "changed" in line.split()]
     assert line.startswith("requirements.txt")
 
 
 def test_a_champion_scored_at_another_quality_factor_is_scored_again_with_jpeg_beside(
-    registered, answers, monkeypatch
+    registered, answers, set_environment
 ):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("QFACTORY_WORKSPACE", str(registered.folder / "workspace"))
-    settings.cache_clear()
+    set_environment(registered.folder)
     with disable_run_logger():
         registry = ModelRegistry(settings().mlflow_uri)
         champion = registry.resolve(NAME)
@@ -255,7 +271,6 @@ def test_a_champion_scored_at_another_quality_factor_is_scored_again_with_jpeg_b
         assert scores_in(registry.resolve(NAME).tags, JPEG_TAG) == same, "it was scored already"
         other = replace(same, qfs=(20,), psnr=1.0)
         rescore_champion(registry, NAME, other, RECIPE)
-    settings.cache_clear()
     tags = registry.resolve(NAME).tags
     before, after = scores_of(champion), scores_in(tags)
     assert before is not None
@@ -277,13 +292,8 @@ def test_where_nothing_is_registered_the_list_is_empty_and_show_says_what_makes_
     assert not (tmp_path / "workspace" / "mlflow.db").exists()
 
 
-def test_a_registry_that_does_not_answer_is_named(tmp_path):
+def test_a_registry_that_does_not_answer_is_named(tmp_path, set_environment):
     uri = f"http://127.0.0.1:{free_port()}"
-    done = subprocess.run(
-        [QFACTORY, "models", "list"],
-        cwd=tmp_path, env=environment(tmp_path, MLFLOW_TRACKING_URI=uri), capture_output=True,
-        text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert f"Check that {uri} can be reached" in done.stderr
-    assert "Traceback" not in done.stderr
+    set_environment(tmp_path, MLFLOW_TRACKING_URI=uri)
+    with pytest.raises(RegistryError, match=f"Check that {uri} can be reached"):
+        list_models()

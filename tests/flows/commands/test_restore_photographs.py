@@ -14,7 +14,8 @@ from flows.commands.restore_photographs import _restore_file
 from flows.planning.restore_plan import Job
 from pipeline.networks.export import export_network
 from pipeline.networks.weights import load_network
-from pipeline.restoring.one_photograph import MAX_PIXELS, Network
+from pipeline.restoring.one_photograph import Network
+from pipeline.served.photographs import MAX_PIXELS
 from storage.registry.gate import GateScores
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.tracker import Tracker
@@ -35,8 +36,15 @@ FOLDER = {
     "not.jpg": b"nothing of the kind",
     "notes.txt": b"not asked for",
 }
+LONGEST, TOO_LONG = "l" * 251 + ".jpg", "n" * 255
+TURNED = Image.Exif()
+TURNED[ExifTags.Base.Orientation] = 6
+TURNED[ExifTags.Base.Make] = "A camera"
 CONTENT = {f"in/{name}": content for name, content in FOLDER.items()} | {
     "a/one.jpg": FOLDER["ten.jpg"],
+    f"long/{LONGEST}": FOLDER["ten.jpg"],
+    f"long/{TOO_LONG}": FOLDER["ten.jpg"],
+    "turned.jpg": jpeg(CAT, quality=10, exif=TURNED.tobytes()),
     "b/one.jpeg": FOLDER["ten.jpg"],
     "solid": b"a file",
 }
@@ -60,6 +68,8 @@ RESTORED = [
     ("in/ten.jpg", "in", "in/ten.jpg", "-o", "twice", "--json"),
     ("a", "-o", "named", "--model", "quickres-qf10", "--json"),
     ("a", "-o", "weights", "--model", str(ZOO / "quickres-qf10.safetensors"), "--json"),
+    (f"long/{LONGEST}", f"long/{TOO_LONG}", "a/one.jpg", "-o", "short", "--json"),
+    ("turned.jpg", "-o", "upright"),
 ]
 REFUSED = [
     (("a", "b", "-o", "clash"), "a/one.jpg and b/one.jpeg would both become clash/one.png"),
@@ -187,6 +197,22 @@ def test_a_network_can_be_named_by_its_weights_or_as_a_shipped_one(answers):
     assert rows(weights)["a/one.jpg"]["network"] == path
 
 
+def test_one_files_error_is_its_own_and_long_names_are_no_error(answers, folder):
+    answer = answers[f"long/{LONGEST}", f"long/{TOO_LONG}", "a/one.jpg", "-o", "short", "--json"]
+    assert answer.code == 1
+    assert "Traceback" not in answer.err
+    assert "too long" in rows(answer)[f"long/{TOO_LONG}"]["skipped"]
+    assert files_below(folder / "short") == [f"{'l' * 251}.png", "one.png"]
+
+
+def test_exif_is_kept_and_the_picture_is_upright(answers, folder):
+    assert answers["turned.jpg", "-o", "upright"].code == 0
+    with Image.open(folder / "upright" / "turned.png") as shown:
+        assert shown.size == (CAT.height, CAT.width)
+        assert shown.getexif()[ExifTags.Base.Make] == "A camera"
+        assert shown.getexif()[ExifTags.Base.Orientation] == 1
+
+
 @pytest.mark.parametrize(("command", "told"), REFUSED)
 def test_a_mistake_is_one_line_before_anything_runs(answers, folder, command, told):
     answer = answers[command]
@@ -221,7 +247,7 @@ def registered(tmp_path_factory):
                 export.module,
                 name=name,
                 input_example=export.input_example,
-                tags={"qfs": str(qf), **export.tags},
+                tags={"qfs": str(qf), **export.facts.tags},
                 run_id=str(study.run_id),
             )
             scores = GateScores(dataset="live1", qfs=(qf,), psnr=psnr, ssim=0.8, psnr_b=28.4)
@@ -272,21 +298,6 @@ def test_a_registry_that_does_not_answer_leaves_the_shipped_networks(tmp_path):
     assert rows(answer)["a/one.jpg"]["network"] == "unet-blind (shipped)"
 
 
-def test_one_files_error_is_its_own_and_long_names_are_no_error(tmp_path):
-    longest = "l" * 251 + ".jpg"
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name in (longest, "n" * 255, "one.jpg"):
-        (folder / name).write_bytes(FOLDER["ten.jpg"])
-    inputs = [f"in/{name}" for name in (longest, "n" * 255, "one.jpg")]
-    answer = several(tmp_path, [("restore", *inputs, "-o", "out", "--json")])[0]
-    assert answer.code == 1
-    assert "Traceback" not in answer.err
-    found = rows(answer)
-    assert "too long" in found[inputs[1]]["skipped"]
-    assert files_below(tmp_path / "out") == [f"{'l' * 251}.png", "one.png"]
-
-
 @pytest.mark.parametrize("error", [KeyError("layer1"), struct.error("no"), TypeError("no")])
 def test_whatever_goes_wrong_with_a_file_is_told_as_its_reason(tmp_path, error):
     def fails(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -320,16 +331,3 @@ def test_a_registered_network_whose_files_are_gone_is_named_before_any_file(regi
     row = rows(chosen)["a/one.jpg"]
     assert row["network"] == "unet-blind (shipped)"
     assert "models:/qfactory-quickres-qf10/1 (@champion) could not be opened" in row["notes"][0]
-
-
-def test_exif_is_kept_and_the_picture_is_upright(tmp_path):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    exif[ExifTags.Base.Make] = "A camera"
-    (tmp_path / "turned.jpg").write_bytes(jpeg(CAT, quality=10, exif=exif.tobytes()))
-    answer = several(tmp_path, [("restore", "turned.jpg", "-o", "out")])[0]
-    assert answer.code == 0
-    with Image.open(tmp_path / "out" / "turned.png") as shown:
-        assert shown.size == (CAT.height, CAT.width)
-        assert shown.getexif()[ExifTags.Base.Make] == "A camera"
-        assert shown.getexif()[ExifTags.Base.Orientation] == 1

@@ -7,7 +7,7 @@ import pytest
 from skimage import data
 from torch import nn
 
-from flows.reporting.model_cards import MAX_LENGTH, CardFacts, model_card
+from flows.reporting.model_cards import MAX_LENGTH, model_card
 from models import ARCHITECTURES, build_model
 from pipeline.datasets.catalogue import DATASETS
 from pipeline.evaluation.protocol import compare
@@ -42,14 +42,12 @@ def card_of(
     )
     network = network or build_model(recipe.architecture, recipe.options)
     return model_card(
-        CardFacts(
-            name=f"qfactory-{recipe.architecture}-{recipe.label}",
-            recipe=recipe,
-            network=network,
-            version=version,
-            result=result,
-            scores=scores,
-        )
+        name=f"qfactory-{recipe.architecture}-{recipe.label}",
+        recipe=recipe,
+        network=network,
+        version=version,
+        result=result,
+        scores=scores,
     )
 
 

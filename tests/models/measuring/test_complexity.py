@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from flows.commands import models_check
 from models import ARCHITECTURES, build_model
+from models.dmcnn import DMCNN, PixelBranch
 from models.measuring.complexity import complexity, multiply_adds_per_pixel, total_memory_mb
-from models.measuring.receptive_field import layer_extent, receptive_field
+from models.measuring.receptive_field import dependence, receptive_field
 from tests.support.small_networks import SMALL
 
 
@@ -57,8 +58,18 @@ def test_the_receptive_field_of_deep_networks_does_not_fade_away(name, side):
 
 
 def test_dmcnns_bottleneck_sees_145_pixels_of_its_branchs_input():
-    network = build_model("dmcnn", {"width": 8})
-    assert layer_extent(network, "pixel.c0", "pixel.c8") == 145
+    class Bottleneck(nn.Module):
+        multiple = DMCNN.multiple
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch = PixelBranch(8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.branch.encode(x, x)[2]
+
+    seen = [found for axis in (2, 3) for found in dependence(Bottleneck(), axis)]
+    assert max(last - first + 1 for _, first, last in seen) == 145
 
 
 def test_modules_and_functions_count_the_same():

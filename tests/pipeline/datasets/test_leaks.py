@@ -60,7 +60,7 @@ def test_no_training_split_holds_an_evaluation_image():
 
 
 def test_an_evaluation_set_that_comes_as_an_archive_counts_where_it_lies(tmp_path, monkeypatch):
-    archive = Archive(url="", sha256="", bytes=0, split="all", members="", images=1)
+    archive = Archive(url="", sha256="", split="all", members="", images=1)
     added = Dataset(
         name="urban",
         description="",

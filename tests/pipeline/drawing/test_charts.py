@@ -195,7 +195,7 @@ def test_a_page_with_the_scripts_draws_a_chart_and_leaves_three_names(tmp_path):
             "--virtual-time-budget=20000",
             f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert "<title>drawn with vegaEmbed vega vegaLite</title>" in done.stdout
     assert "<svg" in done.stdout

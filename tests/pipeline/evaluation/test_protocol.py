@@ -24,6 +24,7 @@ from pipeline.evaluation.protocol import (
     network_restorer,
     score,
 )
+from pipeline.evaluation.scores import scores_csv
 from pipeline.images.degrade import before_jpeg
 from pipeline.images.jpeg import compress, quantization_table
 from pipeline.images.metrics import METRICS, psnr
@@ -60,7 +61,7 @@ def smoothed(luma: np.ndarray, table: np.ndarray) -> np.ndarray:
 def test_jpeg_on_classic5_scores_what_the_papers_print(datasets_root):
     sources = references.list_images("classic5", root=datasets_root, purpose="evaluate")
     result = evaluate(None, load_images(sources), "classic5", [10])
-    row = result.as_json_rows()[0]
+    row = result.row(10).as_json_row()
     assert row["images"] == 5
     assert f"{row['psnr']:.2f}" == "27.82"
     assert f"{row['ssim']:.3f}" == "0.780"
@@ -77,7 +78,8 @@ def test_a_network_is_scored_in_three_lines(datasets_root):
 
 
 def test_a_json_row_has_exactly_the_promised_keys_in_order(crops):
-    rows = evaluate(smoothed, crops, "two", [10, 30]).as_json_rows()
+    result = evaluate(smoothed, crops, "two", [10, 30])
+    rows = [row.as_json_row() for row in result.rows]
     assert [list(row) for row in rows] == [KEYS, KEYS]
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
 
@@ -138,7 +140,7 @@ def test_a_rescaled_evaluation_compares_the_reduced_photos(crops):
     assert result.per_image[0].bpp == 8 * compress(found[0].source, 10)[1] / 2400
 
 
-def test_a_rescaled_result_is_marked_wherever_it_stands(crops, tmp_path):
+def test_a_rescaled_result_is_marked_wherever_it_stands(crops):
     comparison = compare(smoothed, crops, "two", [10], "rescaled")
     assert comparison.restored.degradation == comparison.jpeg.degradation == "rescaled"
     assert comparison.restored.label == "two rescaled"
@@ -146,9 +148,8 @@ def test_a_rescaled_result_is_marked_wherever_it_stands(crops, tmp_path):
     row = comparison.restored.row(10).as_json_row()
     assert [*row] == [*KEYS, "degradation"]
     assert (row["dataset"], row["degradation"]) == ("two", "rescaled")
-    comparison.restored.to_csv(tmp_path / "scores.csv")
-    with (tmp_path / "scores.csv").open(newline="") as file:
-        assert {line["dataset"] for line in csv.DictReader(file)} == {"two rescaled"}
+    table = csv.DictReader(scores_csv([comparison.restored]).decode().splitlines())
+    assert {line["dataset"] for line in table} == {"two rescaled"}
 
 
 def test_an_image_that_is_too_small_when_rescaled_is_left_out(crops, caplog):
@@ -183,11 +184,9 @@ def test_the_gain_is_the_restored_mean_less_the_jpeg_mean(crops):
         result.gain(20)
 
 
-def test_the_table_holds_every_image_and_the_mean(crops, tmp_path):
+def test_the_table_holds_every_image_and_the_mean(crops):
     result = evaluate(smoothed, crops, "two", [10, 20])
-    result.to_csv(tmp_path / "new" / "scores.csv")
-    with (tmp_path / "new" / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(scores_csv([result]).decode().splitlines()))
     assert [row["image"] for row in rows] == ["left", "right", "(mean)"] * 2
     for row in (rows[2], rows[5]):
         mean = result.row(int(row["qf"]))
@@ -205,18 +204,21 @@ def test_a_network_from_outside_is_moved_and_scored_at_8x8(tmp_path):
     assert table.jpeg.row(10).metrics["psnr"] == psnr(tiny, compress(tiny, 10)[0])
 
 
-def test_images_that_cannot_be_scored_are_left_out_and_named(tmp_path, crops):
+def test_images_that_cannot_be_scored_are_left_out_and_named(tmp_path, crops, caplog):
     Image.fromarray(crops[0][1]).save(tmp_path / "good.png")
     Image.fromarray(np.zeros((7, 20), np.uint8)).save(tmp_path / "small.png")
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     sources = references.list_images(f"folder:{tmp_path}", root=tmp_path, purpose="evaluate")
     missing = references.SourceImage(name="gone.png", uri=str(tmp_path / "gone.png"))
-    rejected: dict[str, str] = {}
-    images = list(load_images([*sources, missing], on_reject=rejected.__setitem__))
+    images = list(load_images([*sources, missing]))
     assert [Path(name).name for name, _ in images] == ["good.png"]
-    reasons = {Path(name).name: reason for name, reason in rejected.items()}
-    assert sorted(reasons) == ["broken.png", "gone.png", "small.png"]
-    assert reasons["small.png"] == "too small: 20x7, 8x8 needed"
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.partition(" ")[0] for message in told] == [
+        "broken.png",
+        "small.png",
+        "gone.png",
+    ]
+    assert told[1].endswith("left out of the evaluation: too small: 20x7, 8x8 needed")
 
 
 def test_bad_questions_are_refused_with_the_choices(crops):

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.images.jpeg import compress, quantization_table
 from pipeline.loading.device_pairs import make_pairs
-from pipeline.loading.epoch_plan import plan_epoch
+from pipeline.loading.epoch_plan import plan_epoch, share_of_batch
 from pipeline.loading.fresh_pairs import Crops, draw_crops, fill_pairs
 from pipeline.loading.inputs import to_network
 from pipeline.loading.loader import PatchLoader
@@ -36,25 +36,13 @@ def memory(pixels) -> dict[str, Any]:
     return {"window_bytes": pixels, "hold_bytes": pixels}
 
 
-def planned_rows(world, batch, epoch=0, window_rows=90, seed=(0,)):
-    """Rows of every rank as (group, row), in the order in which they are given."""
-    ranks = []
-    for rank in range(world):
-        rows = []
-        windows = plan_epoch(
-            COUNTS,
-            seed=seed,
-            epoch=epoch,
-            world=world,
-            rank=rank,
-            batch=batch,
-            window_rows=window_rows,
-        )
-        for window in windows:
-            flat = [(s.group, row) for s in window.spans for row in range(s.start, s.stop)]
-            rows += [flat[i] for i in window.order()]
-        ranks.append(rows)
-    return ranks
+def planned_rows(batch, epoch=0, window_rows=90, seed=(0,)):
+    """Rows as (group, row), in the order in which they are given."""
+    rows = []
+    for window in plan_epoch(COUNTS, seed=seed, epoch=epoch, batch=batch, window_rows=window_rows):
+        flat = [(s.group, row) for s in window.spans for row in range(s.start, s.stop)]
+        rows += [flat[i] for i in window.order()]
+    return rows
 
 
 def pairs(batches):
@@ -73,65 +61,73 @@ def take(loader, count, first_step=0):
         batches.close()
 
 
+@pytest.mark.parametrize("batch", [1, 16, 50, 350])
+def test_an_epoch_is_whole_batches_and_no_row_twice(batch):
+    rows = planned_rows(batch)
+    assert len(rows) == sum(COUNTS) // batch * batch
+    assert len(set(rows)) == len(rows)
+    assert all(0 <= row < COUNTS[group] for group, row in rows)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
-@pytest.mark.parametrize("batch", [1, 16, 50])
-def test_every_rank_takes_the_same_number_of_steps_and_no_row_twice(world, batch):
-    ranks = planned_rows(world, batch)
-    steps = sum(COUNTS) // (world * batch)
-    assert [len(rows) for rows in ranks] == [steps * batch] * world
-    together = [row for rows in ranks for row in rows]
-    assert len(set(together)) == len(together)
-    assert all(0 <= row < COUNTS[group] for group, row in together)
+@pytest.mark.parametrize("batch", [7, 16, 50])
+def test_ranks_share_a_batch_as_evenly_as_it_goes(world, batch):
+    shares = [range(batch)[share_of_batch(batch, world, rank)] for rank in range(world)]
+    assert [patch for share in shares for patch in share] == [*range(batch)]
+    assert {len(share) for share in shares} <= {batch // world, -(-batch // world)}
 
 
 def test_an_epoch_without_a_remainder_is_a_permutation_of_all_rows():
-    (rows,) = planned_rows(1, 1)
+    rows = planned_rows(1)
     assert sorted(rows) == [(g, row) for g, rows in enumerate(COUNTS) for row in range(rows)]
 
 
 def test_rows_that_one_epoch_drops_come_in_another():
     dropped = []
     for epoch in range(6):
-        ranks = planned_rows(2, 100, epoch)
         everything = {(g, row) for g, rows in enumerate(COUNTS) for row in range(rows)}
-        dropped.append(everything - {row for rows in ranks for row in rows})
+        dropped.append(everything - {*planned_rows(200, epoch)})
     assert all(dropped)
     assert not set.intersection(*dropped)
 
 
 def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else():
-    assert planned_rows(2, 16) == planned_rows(2, 16)
-    assert planned_rows(2, 16) != planned_rows(2, 16, epoch=1)
-    assert planned_rows(2, 16) != planned_rows(2, 16, seed=(1,))
+    assert planned_rows(16) == planned_rows(16)
+    assert planned_rows(16) != planned_rows(16, epoch=1)
+    assert planned_rows(16) != planned_rows(16, seed=(1,))
 
 
 def test_a_batch_mixes_rows_of_several_row_groups():
-    (rows,) = planned_rows(1, 32, window_rows=10_000)
+    rows = planned_rows(32, window_rows=10_000)
     mixed = [len({group for group, _ in rows[i : i + 32]}) for i in range(0, len(rows), 32)]
     assert np.mean(mixed) > 4
 
 
 @pytest.mark.parametrize("window_bytes", [STREAMING, 1 << 28], ids=["streamed", "in memory"])
-@pytest.mark.parametrize("world", [1, 2])
-def test_an_epoch_gives_every_pair_of_the_store_as_it_is_stored(store, window_bytes, world):
+def test_an_epoch_gives_every_pair_of_the_store_as_it_is_stored(store, window_bytes):
     stored = Counter()
     for shard in store.shards:
         originals, degraded = read_rows(store, shard, 0, ["original", "qf10"])
         stored.update((o.tobytes(), d.tobytes()) for o, d in zip(originals, degraded, strict=True))
-    given = Counter()
-    for rank in range(world):
-        loader = PatchLoader(
-            store,
-            [10],
-            8,
-            rank=rank,
-            world=world,
-            window_bytes=window_bytes,
-            hold_bytes=window_bytes,
-        )
-        assert loader.steps_per_epoch == 240 // (8 * world)
-        given.update(pairs(take(loader, loader.steps_per_epoch)))
-    assert given == stored
+    loader = PatchLoader(store, [10], 8, **memory(window_bytes))
+    assert loader.steps_per_epoch == 240 // 8
+    assert Counter(pairs(take(loader, loader.steps_per_epoch))) == stored
+
+
+@pytest.mark.parametrize("window_bytes", [STREAMING, 1 << 28], ids=["streamed", "in memory"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_ranks_of_a_step_have_together_what_one_alone_has(store, window_bytes, world):
+    options = {"side": 16, "seed": (3, 0), **memory(window_bytes)}
+    alone = take(PatchLoader(store, [10, 40], 16, **options), 20, first_step=5)
+    ranks = [
+        take(PatchLoader(store, [10, 40], 16, rank=rank, world=world, **options), 20, first_step=5)
+        for rank in range(world)
+    ]
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        assert [(part.step, part.epoch) for part in parts] == [(whole.step, whole.epoch)] * world
+        assert pairs(parts) == pairs([whole])
+        assert np.array_equal(np.concatenate([part.rows for part in parts]), whole.rows)
+        assert torch.equal(torch.cat([part.tables for part in parts]), whole.tables)
 
 
 @pytest.mark.parametrize("window_bytes", [STREAMING, 1 << 28], ids=["streamed", "in memory"])
@@ -175,7 +171,7 @@ def test_a_quality_factor_that_is_not_stored_is_refused(store):
 
 def test_a_step_larger_than_the_store_is_refused(store):
     with pytest.raises(StoreError, match="240 patches, fewer than a step takes"):
-        PatchLoader(store, [10], 128, world=2)
+        PatchLoader(store, [10], 256)
 
 
 def stored(store, columns):

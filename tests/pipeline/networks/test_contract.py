@@ -3,8 +3,6 @@
 import inspect
 import json
 import shutil
-import subprocess
-import sys
 from types import MappingProxyType
 
 import pytest
@@ -16,8 +14,8 @@ import models
 from flows.settings import PROJECT
 from models.layers.padding import crop, replicate_to_multiple
 from pipeline.networks.contract import QUICK, NetworkError, check_network
+from tests.support.commands import several
 from tests.support.embedded import prefect_database
-from tests.support.processes import clean_environment
 
 
 class Halving(nn.Module):
@@ -104,7 +102,10 @@ class Wide(Halving):
 
 
 FAULTS = [
-    (Padded, r"cannot be exported .* crop, both of models/layers/padding\.py"),
+    pytest.param(
+        *(Padded, r"cannot be exported .* crop, both of models/layers/padding\.py"),
+        marks=pytest.mark.slow,
+    ),
     (Even, r"fails at an image of 33x47 .* models/layers/padding\.py"),
     (Growing, r"\(1, 1, 34, 48\) instead of \(1, 1, 33, 47\): .* models/layers/padding\.py"),
     (Unnamed, "declares no layers: give it a `layer_names` tuple"),
@@ -145,50 +146,42 @@ from models.layers.padding import crop, replicate_to_multiple
 """
 
 
-def checkout_with(network, folder):
-    """Copy the project to a folder and add a network as one would: one file and one line."""
+def checkout_with(folder, **networks):
+    """Copy the project to a folder and add networks as one would: a file and a line for each."""
     for part in ("flows", "pipeline", "models", "storage"):
         shutil.copytree(PROJECT / part, folder / part, ignore=shutil.ignore_patterns("zoo"))
-    classes = "\n\n".join(inspect.getsource(one) for one in network.__mro__[:-2][::-1])
-    (folder / "models" / "mine.py").write_text(FILE + classes)
     known = folder / "models" / "__init__.py"
-    text = known.read_text().replace(
-        '"unet": UNet,', f'"unet": UNet, "mine": __import__("models.mine").mine.{network.__name__},'
-    )
+    text = known.read_text()
+    for name, network in networks.items():
+        classes = "\n\n".join(inspect.getsource(one) for one in network.__mro__[:-2][::-1])
+        (folder / "models" / f"{name}.py").write_text(FILE + classes)
+        line = f'"{name}": __import__("models.{name}").{name}.{network.__name__},'
+        text = text.replace('"unet": UNet,', f'"unet": UNet, {line}')
     known.write_text(text)
 
 
-def qfactory(folder, *command):
-    """Run a command of the checkout in a folder, in a workspace there."""
-    variables = {"QFACTORY_WORKSPACE": str(folder / "workspace"), "PYTHONPATH": str(folder)}
-    start = "from flows.cli.app import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", start, *command],
-        cwd=folder, env=clean_environment(**variables), capture_output=True, text=True,
-    )  # fmt: skip
-
-
 @pytest.mark.slow
-def test_one_file_and_one_line_make_a_network_with_recipes(tmp_path):
-    checkout_with(Halving, tmp_path)
-    checked = qfactory(tmp_path, "models", "check", "mine")
-    assert checked.returncode == 0, checked.stderr
-    listed = qfactory(tmp_path, "recipes", "list", "mine-*", "--json")
-    names = [row["recipe"] for row in json.loads(listed.stdout)]
-    assert names == [f"mine-fast-qf{qf}" for qf in (10, 20, 30, 40)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", [("models", "check", "mine"), ("study", "--recipes", "mine-fast-qf10")], ids="-".join
-)
-def test_a_network_of_ones_own_with_a_fault_is_one_line_before_anything_is_built(tmp_path, command):
+def test_one_file_and_one_line_make_a_network_with_recipes_and_a_fault_is_told_first(
+    tmp_path,
+):
     prefect_database(tmp_path / "workspace" / "prefect" / "prefect.db")
-    checkout_with(Padded, tmp_path)
-    done = qfactory(tmp_path, *command)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "TORCH_LOGS" not in done.stderr
-    assert "models/layers/padding.py" in done.stderr.splitlines()[-1]
+    checkout_with(tmp_path, mine=Halving, faulty=Padded)
+    checked, listed, *refused = several(
+        tmp_path,
+        [
+            ("models", "check", "mine"),
+            ("recipes", "list", "mine-*", "--json"),
+            ("models", "check", "faulty"),
+            ("study", "--recipes", "faulty-fast-qf10"),
+        ],
+    )
+    assert checked.code == 0, checked.err
+    names = [row["recipe"] for row in json.loads(listed.out)]
+    assert names == [f"mine-fast-qf{qf}" for qf in (10, 20, 30, 40)]
+    for done in refused:
+        assert done.code == 2
+        assert "Traceback" not in done.err
+        assert "TORCH_LOGS" not in done.err
+        assert "models/layers/padding.py" in done.err.splitlines()[-1]
     assert not (tmp_path / "workspace" / "stores").exists()
     assert not (tmp_path / "workspace" / "checkpoints").exists()

@@ -17,8 +17,8 @@ from pipeline.networks.export import NetworkExport, export_network
 from storage.registry.model_files import save_network
 from tests.support.small_networks import awake, table_of
 
-SIZES = [(8, 8), (33, 47), (40, 40)]
-BATCHES = [1, 3]
+SHAPES = [(1, 8, 8), (3, 33, 47), (1, 40, 40), (1, 57, 64), (3, 8, 8)]
+"""Images, height, width: few and many, small, odd and square, none the example's."""
 
 
 QUICK = {"arcnn", "quickres"}
@@ -38,22 +38,31 @@ def exported(request) -> tuple[nn.Module, NetworkExport]:
     return network, export_network(network)
 
 
-def inputs_of(network: nn.Module, batch: int, size: tuple[int, int]) -> tuple[torch.Tensor, ...]:
-    """An image a batch entry and, where the network needs them, a table each, no two equal."""
-    tables = [table_of(network, 1, qf) for qf in (10, 40, 70)[:batch]]
-    return (torch.rand(batch, 1, *size), *map(torch.cat, zip(*tables, strict=True)))
+@pytest.fixture(scope="module")
+def cases(exported) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
+    """Inputs and what the clipped network makes of them, at each of SHAPES.
+
+    An image a batch entry and, where the network needs them, a table each, no two equal.
+    """
+    network, _ = exported
+    found = []
+    for batch, height, width in SHAPES:
+        tables = [table_of(network, 1, qf) for qf in (10, 40, 70)[:batch]]
+        inputs = (torch.rand(batch, 1, height, width), *map(torch.cat, zip(*tables, strict=True)))
+        with torch.no_grad():
+            expected = network(*inputs).clamp(0, 1)
+        assert expected.std() > 0.01
+        found.append((inputs, expected))
+    return found
 
 
-def test_the_program_equals_the_clipped_network_at_any_size_and_batch(exported):
-    network, export = exported
+def test_the_program_equals_the_clipped_network_at_any_size_and_batch(exported, cases):
+    _, export = exported
     program = export.program.module()
-    for size in SIZES:
-        for batch in BATCHES:
-            inputs = inputs_of(network, batch, size)
-            with torch.no_grad():
-                expected = network.eval()(*inputs).clamp(0, 1)
-            torch.testing.assert_close(program(*inputs), expected, rtol=0, atol=1e-5)
-            torch.testing.assert_close(export.module(*inputs), expected, rtol=0, atol=1e-5)
+    for inputs, expected in cases:
+        torch.testing.assert_close(program(*inputs), expected, rtol=0, atol=1e-5)
+    inputs, expected = cases[1]
+    torch.testing.assert_close(export.module(*inputs), expected, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -67,43 +76,33 @@ def saved(exported, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_onnx_equals_the_network_at_odd_sizes_and_batches(exported, saved):
-    network, _ = exported
+def test_onnx_equals_the_network_at_odd_sizes_and_batches(saved, cases):
     session = onnxruntime.InferenceSession(saved / "onnx" / "model.onnx")
     assert [path.name for path in (saved / "onnx").iterdir()] == ["model.onnx"]  # self-contained
-    for size in [*SIZES, (57, 64)]:
-        for batch in BATCHES:
-            inputs = inputs_of(network, batch, size)
-            with torch.no_grad():
-                expected = network(*inputs).clamp(0, 1).numpy()
-            given = dict(zip(("image", "table"), (x.numpy() for x in inputs), strict=False))
-            restored = np.asarray(session.run(["restored"], given)[0])
-            assert expected.std() > 0.01
-            np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
+    for inputs, expected in cases:
+        given = dict(zip(("image", "table"), (x.numpy() for x in inputs), strict=False))
+        restored = np.asarray(session.run(["restored"], given)[0])
+        np.testing.assert_allclose(restored, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_mlflow_loads_what_was_saved_as_onnx_and_as_a_program(exported, saved):
+def test_mlflow_loads_what_was_saved_as_onnx_and_as_a_program(exported, saved, cases):
     network, _ = exported
     graph = onnx_flavor.load_model(str(saved)).graph
     assert [x.name for x in graph.input] == ["image", "table"][: 1 + needs_table(network)]
     program = load_model(str(saved))
-    for size in SIZES:
-        for batch in BATCHES:
-            inputs = inputs_of(network, batch, size)
-            with torch.no_grad():
-                expected = network(*inputs).clamp(0, 1)
-            torch.testing.assert_close(program(*inputs), expected, rtol=0, atol=1e-5)
+    for inputs, expected in cases:
+        torch.testing.assert_close(program(*inputs), expected, rtol=0, atol=1e-5)
 
 
 def test_an_export_tells_how_it_may_be_tiled(exported):
     network, export = exported
-    assert export.tags["needs_table"] == str(needs_table(network))
+    assert export.facts.tags["needs_table"] == str(needs_table(network))
     if hasattr(network, "pooled_features"):
-        assert export.tags.keys() == {"needs_table"}
+        assert export.facts.tags.keys() == {"needs_table"}
     else:
-        assert export.tags["receptive_field"] == str(network.receptive_field)
-        assert export.tags["multiple"] == str(network.multiple)
+        assert export.facts.tags["receptive_field"] == str(network.receptive_field)
+        assert export.facts.tags["multiple"] == str(network.multiple)
 
 
 class Steps(nn.Module):

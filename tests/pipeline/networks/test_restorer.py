@@ -14,6 +14,7 @@ from models.quickres import QuickRes
 from pipeline.evaluation.protocol import jpeg_table
 from pipeline.images.jpeg import compress
 from pipeline.networks.restorer import apply_tiled, network_restorer, tiling_of
+from pipeline.served.facts import facts_in
 from pipeline.served.tiles import MIN_SIDE, Tiling, spans
 from tests.support.small_networks import awake, table_of
 
@@ -174,7 +175,9 @@ def test_a_network_that_declares_no_receptive_field_sees_the_whole_image(network
 
 def test_the_caller_may_state_the_receptive_field(compressed):
     whole = network_restorer(Blur())(compressed, TABLE)
-    tiled = network_restorer(Blur(), tile=40, receptive_field=5)(compressed, TABLE)
+    tiled = network_restorer(Blur(), tile=40, facts=facts_in({"receptive_field": "5"}))(
+        compressed, TABLE
+    )
     np.testing.assert_array_equal(tiled, whole)
 
 

@@ -5,7 +5,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,15 +22,10 @@ from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import open_shard, read_rows
 from storage.patches.upkeep import verify
 from storage.patches.versions import open_store
-from tests.support.project import PROJECT
+from tests.support.forks import FORKS
 from tests.support.store_images import SPEC, build, image_folder, texture
 
 KILLS = 20
-BUILD = """
-import sys
-from tests.support.store_images import build
-build(sys.argv[1], sys.argv[2])
-"""
 
 
 def contents(version):
@@ -59,14 +53,12 @@ def test_killed_at_20_random_moments_the_previous_version_reads_whole_and_the_ne
     interrupted = 0
     for kill in range(KILLS):
         repaint(photos, count=12, seed=1000 * (kill + 1))
-        command = [sys.executable, "-c", BUILD, str(photos), str(store)]
-        process = subprocess.Popen(
-            command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        process = building(photos, store)
         wait_for_first_file(store, process)
         time.sleep(draw.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        interrupted += process.wait() == -signal.SIGKILL
+        process.kill()
+        process.join()
+        interrupted += process.exitcode == -signal.SIGKILL
         current = open_store(str(store))
         assert current.number >= previous.number
         assert all(whole for _, whole in verify(current))
@@ -78,10 +70,17 @@ def test_killed_at_20_random_moments_the_previous_version_reads_whole_and_the_ne
     assert previous.shards == fresh.shards
 
 
+def building(photos, store):
+    """Start a process that builds a store."""
+    process = FORKS.Process(target=build, args=(photos, store))
+    process.start()
+    return process
+
+
 def wait_for_first_file(store, process):
     """Wait until the build writes something, or is over."""
     before = set(store.glob("shards/*"))
-    while process.poll() is None and set(store.glob("shards/*")) == before:
+    while process.is_alive() and set(store.glob("shards/*")) == before:
         time.sleep(0.002)
 
 
@@ -176,11 +175,13 @@ def test_readers_of_an_old_version_are_not_disturbed_by_a_new_one(tmp_path):
     read_rows(first, first.shards[0], 0, ["original"])
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_both_publish(tmp_path):
     photos, store = image_folder(tmp_path / "photos", 24, size=(200, 240)), tmp_path / "store"
-    command = [sys.executable, "-c", BUILD, str(photos), str(store)]
-    rivals = [subprocess.Popen(command, cwd=PROJECT) for _ in range(2)]
-    assert [rival.wait() for rival in rivals] == [0, 0]
+    rivals = [building(photos, store) for _ in range(2)]
+    for rival in rivals:
+        rival.join()
+    assert [rival.exitcode for rival in rivals] == [0, 0]
     version = open_store(str(store))
     assert all(whole for _, whole in verify(version))
     assert version.shards == build(photos, tmp_path / "alone").version.shards

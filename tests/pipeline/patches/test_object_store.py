@@ -12,13 +12,18 @@ from fsspec.config import conf
 from pipeline.health.node_probe import probe
 from pipeline.health.places import check_places
 from storage import files
+from storage.checkpoints import checkpoint_steps, save_checkpoint
 from storage.files import StoreError
+from storage.leases import held
+from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import read_rows
 from storage.patches.upkeep import gc, verify
 from storage.patches.versions import open_store
+from storage.retention import checkpoint_garbage, store_garbage
 from tests.support.store_images import build, fail_midway, image_folder
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'qfactory[s3]'")
+S3File = pytest.importorskip("s3fs.core").S3File
 moto = pytest.importorskip("moto", reason="moto's S3 server is not installed")
 
 
@@ -83,6 +88,50 @@ def test_a_store_on_s3_has_the_same_shards_as_one_on_the_disk(tmp_path, bucket):
     assert second.version.number == 2
     assert gc(f"{bucket}/store", keep=1, grace_s=0).versions == (1,)
     assert open_store(f"{bucket}/store") == second.version
+
+
+def test_what_nothing_needs_is_told_and_removed_on_s3(bucket):
+    stores, checkpoints = f"{bucket}/old/stores", f"{bucket}/old/checkpoints"
+    weights = f"{checkpoints}/done/weights.safetensors"
+    save_checkpoint(f"{checkpoints}/done", 10, {}, {})
+    files.write_bytes(weights, b"weights")
+    files.write_bytes(f"{stores}/begun/shards/0123.parquet", b"half a store")
+    registered = {weights: files.sha256_of(weights)}
+
+    def found(older_than_s):
+        yield from store_garbage(stores, older_than_s=older_than_s)
+        yield from checkpoint_garbage(checkpoints, registered, older_than_s=older_than_s)
+
+    assert [*found(3600)] == []
+    shard, checkpoint = found(-3600)
+    assert (shard.place, shard.files, shard.bytes) == (f"{stores}/begun", 1, 12)
+    assert (checkpoint.place, checkpoint.files) == (f"{checkpoints}/done", 1)
+    with held(f"{checkpoints}/done.lease"):
+        checkpoint.remove()
+        assert checkpoint_steps(f"{checkpoints}/done") == [10]
+        assert [garbage.place for garbage in found(-3600)] == [shard.place]
+    for garbage in (shard, checkpoint):
+        garbage.remove()
+    assert [*found(-3600)] == []
+    assert files.list_names(f"{checkpoints}/done") == ["weights.safetensors"]
+
+
+def test_rows_of_a_shard_on_s3_are_asked_for_and_no_more(tmp_path, bucket, monkeypatch):
+    spec = PatchSpec(side=64, stride=8, qfs=(10, 20, 30, 40), degradation="image")
+    photos = image_folder(tmp_path / "photos", 3, size=(400, 400))
+    store = build(photos, f"{bucket}/asked", spec=spec).version
+    shard = store.shards[0]
+    asked, fetch = [], S3File._fetch_range
+
+    def counted(file, start, end):
+        asked.append(end - start)
+        return fetch(file, start, end)
+
+    monkeypatch.setattr(S3File, "_fetch_range", counted)
+    (pixels,) = read_rows(store, shard, 0, ["qf10"])
+    assert sum(asked) < pixels.nbytes + (128 << 10), "the page and the footer"
+    assert sum(asked) < shard.bytes / 4
+    assert len(asked) <= 4
 
 
 def test_a_missing_store_on_s3_is_refused(bucket):

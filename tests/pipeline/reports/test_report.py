@@ -14,12 +14,12 @@ from PIL import Image
 from flows.reporting.pages import mlflow_command, mlflow_server
 from flows.settings import settings
 from pipeline.evaluation.protocol import compare, evaluate
-from pipeline.evaluation.published import published_rows
+from pipeline.evaluation.published import all_rows
 from pipeline.evaluation.rate_distortion import QFS
 from pipeline.images.metrics import METRICS
-from pipeline.reports.analyses import DETAIL, Analysed, affordable_images, analyse
+from pipeline.reports.analyses import DETAIL, ScoredNetwork, affordable_images, analyse
 from pipeline.reports.html import render
-from pipeline.reports.picture_sections import choose_images, error_map, gains_of, pixels_of
+from pipeline.reports.picture_sections import choose_images, error_map, pixels_of
 from pipeline.reports.report_data import (
     CONTENT,
     Report,
@@ -121,7 +121,9 @@ def test_ssim_families_are_columns_of_their_own():
 def test_published_rows_stand_beside_ours_with_the_difference_of_the_better_network():
     report = whole_report()
     rows = [row for row in table_rows(report) if (row.qf, row.kind) == (10, "published")]
-    (printed,) = [row for row in published_rows("arcnn", "classic5", 10) if row.psnr is not None]
+    place = ("arcnn", "classic5", 10)
+    found = [row for row in all_rows() if (row.architecture, row.dataset, row.qf) == place]
+    (printed,) = [row for row in found if row.psnr is not None]
     (row,) = [
         row for row in rows if (row.network, "psnr" in row.metrics) == (printed.network, True)
     ]
@@ -173,7 +175,7 @@ def test_a_foreign_content_is_refused():
 def test_the_pictures_are_those_with_the_most_and_the_least_gain():
     images = [(f"{i}", image) for i, (_, image) in enumerate(small_images())]
     comparison = compare(smoothing(0.3), images, "mine", [10])
-    gains = gains_of(comparison, 10)
+    gains = comparison.gains_in_psnr(10)
     ordered = sorted(gains, key=lambda name: -gains[name])
     assert choose_images(comparison, 10, 2) == [ordered[0], ordered[-1]]
     assert choose_images(comparison, 10, 9) == ordered
@@ -203,8 +205,9 @@ def test_charts_of_many_images_show_the_extremes_and_say_so():
     assert json.dumps(chart.chart.spec).count('"series": "a"') == MOST_BARS
 
 
-def analysed(share, scores, qf=10):
-    return Analysed(restorer=smoothing(share), architecture="arcnn", qfs=(qf,), scores=scores)
+def scored(restorer, scores):
+    reported = ReportedNetwork(name="n", architecture="arcnn", scores=(scores,))
+    return ScoredNetwork(reported=reported, restorer=restorer, qfs=(10,))
 
 
 def scores_at(speed, qfs=(10,)):
@@ -215,12 +218,12 @@ def scores_at(speed, qfs=(10,)):
 
 
 def test_analyses_take_the_middle_of_as_many_images_as_the_time_allows():
-    network = analysed(0.1, scores_at(1.0))
+    network = scored(smoothing(0.1), scores_at(1.0))
     images = [(str(i), np.zeros((1000, 1000), np.uint8)) for i in range(5)]
     assert [n for n, _ in affordable_images([network], images, 3.1, [10])] == ["0", "1"]
-    assert analyse({"n": network}, images, "mine", seconds=0.1).curves is None
+    assert analyse([network], images, "mine", seconds=0.1).curves is None
     a_detail = DETAIL**2 / 1e6 * len(QFS) * 1.5
-    found = analyse({"n": network}, images, "mine", seconds=2.5 * a_detail)
+    found = analyse([network], images, "mine", seconds=2.5 * a_detail)
     assert found.curves is not None
     pixels = {one.image: one.pixels for one in found.curves.results["n"].per_image}
     assert pixels == {"0": DETAIL**2, "1": DETAIL**2}
@@ -238,8 +241,8 @@ def test_an_evaluation_at_all_quality_factors_is_not_made_again():
         raise AssertionError("called again")
 
     scores = scores_at(1.0, QFS)
-    network = Analysed(restorer=never, architecture="arcnn", qfs=(10,), scores=scores)
-    found = analyse({"n": network}, iter(()), "mine", seconds=0)
+    network = scored(never, scores)
+    found = analyse([network], iter(()), "mine", seconds=0)
     assert found.curves is not None
     assert found.curves.results == {"JPEG": scores.jpeg, "n": scores.restored}
     assert found.images == ""

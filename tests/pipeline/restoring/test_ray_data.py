@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,19 +33,21 @@ from pipeline.restoring.batch_run import Batch, prepare, report
 from pipeline.restoring.one_photograph import restore_jpeg
 from pipeline.restoring.ray_data import restore_all
 from pipeline.served import precision as served_precision
+from pipeline.served.facts import facts_in
 from storage import files
 from storage.batches import manifest
 from storage.batches.batch_settings import UsedNetwork
 from storage.batches.manifest import FileResult, append, merge, read_results
 from storage.files import StoreError
+from tests.support.endpoint import counted, counted_in_time
 from tests.support.processes import services_of
 from tests.support.project import PROJECT
 from tests.support.store_images import texture
 
 WEIGHTS = PROJECT / "models" / "zoo" / "quickres-qf10.safetensors"
-SOURCE = NetworkSource(
-    name="quickres", qfs=(10,), file="weights.safetensors", content=WEIGHTS.read_bytes(), asked=True
-)
+SHA256 = files.sha256_of(str(WEIGHTS))
+USED = UsedNetwork(name="quickres", uri="quickres-qf10", qfs=(10,), sha256=SHA256, asked=True)
+SOURCE = NetworkSource(network=USED, content=WEIGHTS.read_bytes())
 RUN = """
 import sys
 from pipeline import cluster
@@ -53,14 +56,21 @@ from tests.pipeline.restoring.test_ray_data import batch, slowly
 cluster.connect(None, cpus=2)
 restore_all(batch(sys.argv[1], sys.argv[2]), opener=slowly)
 """
-USED = UsedNetwork(
-    name="quickres", uri="quickres-qf10", qfs=(10,), sha256=SOURCE.sha256, asked=True
-)
 
 
 def batch(inputs, outputs, **settings):
     known = {"networks": (USED,), "fetch": lambda used: SOURCE}
     return Batch(inputs=str(inputs), outputs=str(outputs), **{**known, **settings})
+
+
+def restore_here(batch, opener=open_networks):
+    """Restore a batch as `restore_all` does, in this process and without Ray."""
+    prepared = prepare(batch)
+    networks = opener(prepared.sources)
+    results = [restore_file(photo, prepared.job, networks) for photo in prepared.plan.todo]
+    if results:
+        append(prepared.job.outputs, results)
+    return report(batch, prepared, Counter(result.state for result in results))
 
 
 def jpeg(seed, size=(48, 64), qf=10):
@@ -208,20 +218,21 @@ def test_only_what_a_photograph_itself_is_to_blame_for_is_rejected(tmp_path):
 
 
 def test_outputs_on_the_disks_of_other_nodes_are_an_error_not_a_success(tmp_path):
-    prepared = prepare(batch(photo_folder(tmp_path / "in", 3), tmp_path / "out"))
+    asked = batch(photo_folder(tmp_path / "in", 3), tmp_path / "out")
+    prepared = prepare(asked)
     first, second, _ = prepared.photos
     append(prepared.job.outputs, [failure(first, prepared.job, "no memory")])
-    assert report(prepared, {"failed": 1}).failed == 1
+    assert report(asked, prepared, {"failed": 1}).failed == 1
     append(prepared.job.outputs, [rejection(second, prepared.job, "no picture")])
     with pytest.raises(StoreError, match=r"1 of 3 photographs are not visible.*s3://.*share"):
-        report(prepared, {"done": 1, "failed": 1, "rejected": 1})
+        report(asked, prepared, {"done": 1, "failed": 1, "rejected": 1})
 
 
 @pytest.mark.parametrize(("program", "room"), [(False, 2), (True, 16)])
 def test_a_gpu_is_waited_for_only_if_every_network_computes_on_it(monkeypatch, program, room):
     monkeypatch.setattr(ray_data, "cluster_gpus", lambda: 2)
     monkeypatch.setattr(ray_data, "cluster_cpus", lambda: 16)
-    other = replace(SOURCE, file="program.pt2" if program else SOURCE.file)
+    other = replace(SOURCE, facts=facts_in({}) if program else None)
     assert ray_data._room([SOURCE, other]) == room
 
 
@@ -344,17 +355,24 @@ def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
     (photos / "half.jpg").write_bytes(jpeg(99, (200, 300))[:1500])
     (photos / "notes.txt").write_text("not a photograph")
     (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg(98))
-    seen = []
-    report = restore_all(batch(photos, tmp_path / "out"), on_progress=seen.append)
+    states = {"done": 13, "failed": 1, "rejected": 3}
+    expected = {("qfactory_photographs_total", state): n for state, n in states.items()}
+    before, seen = counted(), []
+    outputs = batch(photos, tmp_path / "out")
+    report = restore_all(outputs, on_progress=lambda *counts: seen.append(counts))
+    after = counted_in_time({one: before.get(one, 0) + n for one, n in expected.items()})
+    assert {one: after[one] - before.get(one, 0) for one in expected} == expected
     assert (report.restored, report.failed, report.skipped) == (13, 4, 0)
-    assert (seen[-1].done, seen[-1].failed, seen[-1].total) == (13, 4, 17)
-    reasons = {failed.input: failed.reason for failed in report.failures}
+    assert seen[-1] == (13, 4, 17)
+    rows = read_results(str(tmp_path / "out"))
+    reasons = {name: row.reason for name, row in rows.items() if row.state != "done"}
+    assert report.reasons == dict.fromkeys(reasons.values(), 1)
+    assert {report.examples[reason]: reason for reason in report.reasons} == reasons
     assert reasons.keys() == {"garbage.jpg", "gone.jpg", "print.jpg", "caf\\xe9.jpg"}
     assert "not a JPEG" in reasons["garbage.jpg"]
     assert "unreadable: No such file" in reasons["gone.jpg"]
     assert "CMYK" in reasons["print.jpg"]
     assert "UTF-8" in reasons["caf\\xe9.jpg"]
-    rows = read_results(str(tmp_path / "out"))
     assert "truncated" in rows["half.jpg"].notes
     networks = open_networks([SOURCE])
     for name, row in rows.items():
@@ -367,82 +385,73 @@ def test_every_file_is_what_restore_jpeg_gives_and_the_faulty_ones_are_listed(
     assert len(written(tmp_path / "out")) == 13
 
 
-@pytest.mark.slow
-def test_a_later_run_does_only_what_is_new_changed_lost_or_asked_for(tmp_path, ray_cluster):
+def test_a_later_run_does_only_what_is_new_changed_lost_or_asked_for(tmp_path):
     photos, outputs = photo_folder(tmp_path / "in", 8), tmp_path / "out"
     (photos / "bad.jpg").write_bytes(b"no picture")
-    assert restore_all(batch(photos, outputs), actors=1).failed == 1
+    assert restore_here(batch(photos, outputs)).failed == 1
     first = written(outputs)
     (photos / "001.jpeg").write_bytes(jpeg(50))
     os.utime(photos / "002.jpeg", (1, 1))
     (photos / "new.jpg").write_bytes(jpeg(51))
     (outputs / "004.png").unlink()
-    report = restore_all(batch(photos, outputs), actors=1)
-    assert (report.skipped, report.skipped_rejected, report.failed) == (5, 1, 0)
+    report = restore_here(batch(photos, outputs))
+    assert (report.skipped, report.rejected_before, report.failed) == (5, 1, 1)
     second = written(outputs)
     assert second.keys() == {*first, "new.png"}
     redone = {name for name in first if second[name] != first[name]}
     assert redone == {"001.png", "004.png"}
-    assert restore_all(batch(photos, outputs), actors=1).skipped == 9
+    assert restore_here(batch(photos, outputs)).skipped == 9
     (photos / "bad.jpg").write_bytes(jpeg(52)[:-1])
     os.utime(photos / "bad.jpg", (2, 2))
     assert [photo.name for photo in prepare(batch(photos, outputs)).plan.todo] == ["bad.jpg"]
 
 
-@pytest.mark.slow
-def test_what_was_too_large_is_tried_again_when_asked_or_when_it_may_be_larger(
-    tmp_path, ray_cluster
-):
+def test_what_was_too_large_is_tried_again_when_asked_or_when_it_may_be_larger(tmp_path):
     photos = photo_folder(tmp_path / "in", 3)
     small = batch(photos, tmp_path / "out", max_pixels=100)
-    assert len(restore_all(small, actors=1).failures) == 3
+    assert restore_here(small).failed == 3
     again = restore_all(small, actors=1)
-    assert (again.restored, again.failed, again.skipped_rejected) == (0, 0, 3)
-    assert len(again.failures) == 3
+    assert (again.restored, again.failed, again.rejected_before) == (0, 3, 3)
     assert len(prepare(replace(small, retry_failed=True)).plan.todo) == 3
-    assert restore_all(batch(photos, tmp_path / "out"), actors=1).failures == ()
+    assert restore_here(batch(photos, tmp_path / "out")).failed == 0
 
 
 class DiesOf:
-    """Opens networks, the first of which kills its process on photographs of one size."""
+    """Opens a network that kills its process on photographs of one height, and once of another."""
 
-    def __init__(self, height, marker=None):
-        self.height = height
-        self.marker = marker
+    def __init__(self, *, once, always, marker):
+        self.once, self.always, self.marker = once, always, marker
 
     def __call__(self, sources):
         (network,) = open_networks(sources)
         return [replace(network, restorer=lambda luma, table: self.restore(network, luma, table))]
 
     def restore(self, network, luma, table):
-        if len(luma) == self.height and not (self.marker and self.marker.exists()):
-            if self.marker:
-                self.marker.touch()
+        kills_now = len(luma) == self.once and not self.marker.exists()
+        if kills_now:
+            self.marker.touch()
+        if kills_now or len(luma) == self.always:
             os.kill(os.getpid(), signal.SIGKILL)
         return network.restorer(luma, table)
 
 
 @pytest.mark.slow
-def test_a_killed_actor_takes_no_photograph_with_it(tmp_path, ray_cluster):
+def test_a_killed_actor_takes_no_photograph_with_it_but_one_that_kills_each_time(
+    tmp_path, ray_cluster
+):
     photos = photo_folder(tmp_path / "in", 20)
     (photos / "010.jpeg").write_bytes(jpeg(10, (56, 64)))
-    opener = DiesOf(56, marker=tmp_path / "killed")
-    report = restore_all(batch(photos, tmp_path / "out"), actors=2, opener=opener)
+    (photos / "017.jpeg").write_bytes(jpeg(17, (72, 64)))
+    opener = DiesOf(once=56, always=72, marker=tmp_path / "killed")
+    report = restore_all(batch(photos, tmp_path / "out"), actors=1, opener=opener)
     assert (tmp_path / "killed").exists()
-    assert (report.restored, report.failures) == (20, ())
-    assert len(written(tmp_path / "out")) == 20
-
-
-@pytest.mark.slow
-def test_a_photograph_that_kills_its_actor_each_time_fails_alone(tmp_path, ray_cluster):
-    photos = photo_folder(tmp_path / "in", 20)
-    (photos / "010.jpeg").write_bytes(jpeg(10, (56, 64)))
-    report = restore_all(batch(photos, tmp_path / "out"), actors=1, opener=DiesOf(56))
-    assert report.restored == 19
-    assert [failed.input for failed in report.failures] == ["010.jpeg"]
-    assert "its worker died" in report.failures[0].reason
+    assert report.restored == len(written(tmp_path / "out")) == 19
+    assert report.failed == 1
+    ((reason, example),) = report.examples.items()
+    assert example == "017.jpeg"
+    assert "its worker died" in reason
     (again,) = prepare(batch(photos, tmp_path / "out")).plan.todo
-    assert again.name == "010.jpeg"
+    assert again.name == "017.jpeg"
 
 
 class BreaksTheManifest:
@@ -475,17 +484,16 @@ class StoppedError(Exception):
 def test_a_run_that_its_caller_stops_goes_on_later(tmp_path, ray_cluster):
     photos, outputs = photo_folder(tmp_path / "in", 30, size=(200, 300)), tmp_path / "out"
 
-    def stop(progress):
-        if progress.done >= 6:
+    def stop(done, failed, total):
+        if done >= 6:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        restore_all(batch(photos, outputs), on_progress=stop)
+        restore_all(batch(photos, outputs), actors=1, on_progress=stop)
     finished = read_results(str(outputs))
     before = written(outputs)
     assert 6 <= len(finished) < 30
-    report = restore_all(batch(photos, outputs), actors=1)
-    assert report.failures == ()
+    assert restore_here(batch(photos, outputs)).failed == 0
     after = written(outputs)
     assert len(after) == 30
     assert all(after[row.output] == before[row.output] for row in finished.values())
@@ -521,17 +529,14 @@ def test_a_batch_begun_before_precisions_were_recorded_goes_on_in_float32(tmp_pa
     del values["precision"]
     recorded.write_text(json.dumps(values))
     (source,) = prepare(batch(photos, outputs)).sources
-    (opened,) = open_networks([replace(source, bfloat16_loss_db=0.0)])
+    (opened,) = open_networks([replace(source, network=replace(USED, bfloat16_loss_db=0.0))])
     assert opened.precision == "float32"
 
 
 def test_the_manifest_tells_what_each_photograph_was_computed_in(tmp_path, monkeypatch):
     monkeypatch.setattr(served_precision, "bfloat16_units", lambda device: "AMX")
     photos, outputs = photo_folder(tmp_path / "in", 2), tmp_path / "out"
-    prepared = prepare(batch(photos, outputs, precision="bfloat16"))
-    networks = open_networks(prepared.sources)
-    for one in prepared.plan.todo:
-        append(str(outputs), [restore_file(one, prepared.job, networks)])
+    restore_here(batch(photos, outputs, precision="bfloat16"))
     assert precisions(outputs) == {"bfloat16"}
 
 
@@ -540,7 +545,7 @@ def test_a_precision_that_the_workers_lack_ends_the_run_and_loses_nothing(tmp_pa
     photos, outputs = photo_folder(tmp_path / "in", 3), tmp_path / "out"
     with pytest.raises(ValueError, match="does not compute in it"):
         restore_all(batch(photos, outputs, precision="bfloat16"), actors=1, opener=without_bfloat16)
-    assert restore_all(batch(photos, outputs), actors=1, opener=without_bfloat16).restored == 3
+    assert restore_here(batch(photos, outputs), opener=without_bfloat16).restored == 3
     assert precisions(outputs) == {"float32"}
 
 
@@ -563,7 +568,7 @@ def slowly(sources):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_redoes_at_most_the_photograph_that_each_actor_was_at(
-    tmp_path, ray_cluster
+    tmp_path,
 ):
     photos, outputs = photo_folder(tmp_path / "in", 40), tmp_path / "out"
     process = subprocess.Popen(
@@ -580,7 +585,7 @@ def test_a_run_that_is_killed_redoes_at_most_the_photograph_that_each_actor_was_
     finished = read_results(str(outputs))
     before = written(outputs)
     assert 10 <= len(finished) < 40
-    report = restore_all(batch(photos, outputs), actors=1)
+    report = restore_here(batch(photos, outputs))
     assert (report.skipped, report.restored) == (len(finished), 40 - len(finished))
     after = written(outputs)
     assert len(after) == 40

@@ -19,13 +19,13 @@ from pipeline.restoring.one_photograph import (
     UNCHANGED,
     Network,
     NetworkUnavailable,
-    PhotographRejected,
     choose_network,
     open_asked,
     restore_jpeg,
     when_used,
 )
 from pipeline.served.good_jpegs import estimate_qf
+from pipeline.served.header import PhotographRejected
 from pipeline.served.quantization_cells import SHARE, within_cells
 from tests.pipeline.served.test_photographs import decoded, gap, jpeg, with_segment
 from tests.support.project import PROJECT

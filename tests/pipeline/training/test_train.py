@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from models import build_model
 from models.quickres import QuickRes
+from pipeline.loading.epoch_plan import share_of_batch
 from pipeline.loading.inputs import dihedral, turned_tables
 from pipeline.loading.loader import PatchLoader
 from pipeline.networks.weights import load_network, load_weights
@@ -29,7 +30,6 @@ from pipeline.training.failure_messages import too_large
 from pipeline.training.job import TrainingError, World, parse_seconds
 from pipeline.training.loop import train
 from pipeline.training.optimization import Plateau, learning_rate, make_optimizer, set_learning_rate
-from pipeline.training.start import share_of_batch
 from storage.checkpoints import CheckpointError, checkpoint_steps
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
@@ -336,20 +336,21 @@ def test_the_eight_transforms_of_a_patch_are_all_different():
 
 
 def test_durations_are_read_as_people_write_them():
-    assert [parse_seconds(text) for text in ("90", "90s", "9m", "1.5h")] == [90, 90, 540, 5400]
+    assert [parse_seconds(text) for text in ("90", "90s", "9m", "1.5h", "7d")] == [
+        90, 90, 540, 5400, 604800,
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="write it as"):
         parse_seconds("soon")
 
 
-def test_a_batch_that_workers_cannot_share_names_the_counts_that_can():
-    with pytest.raises(ValueError, match=r"3 workers: choose one of \[1, 2, 4, 8\]"):
-        share_of_batch(8, 3)
+def test_a_batch_of_fewer_patches_than_workers_is_refused():
+    with pytest.raises(ValueError, match="a batch of 8 is too small for 9 workers: choose fewer"):
+        share_of_batch(8, 9)
 
 
-def start_training(store: str, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pipeline.training", "quickres-qf10", "--store", store]
-    options = ["--out", str(out), "--steps", "60", "--checkpoint-every", "0s", "--threads", "1"]
-    return subprocess.Popen([*command, *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+def command_of(store: str, out: Path) -> list[str]:
+    options = ["--steps", "60", "--checkpoint-every", "0s", "--threads", "1"]
+    return ["quickres-qf10", "--store", store, "--out", str(out), *options]
 
 
 @pytest.mark.slow
@@ -358,10 +359,11 @@ def test_a_training_killed_at_random_moments_ends_with_the_weights_of_an_undistu
     photos = image_folder(tmp_path / "photos", count=8, size=(200, 200))
     store = build(photos, tmp_path / "store", spec).version
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start_training(store.uri, whole).wait() == 0
+    main(command_of(store.uri, whole))
     kills = []
     for _ in range(2):
-        training = start_training(store.uri, broken)
+        command = [sys.executable, "-m", "pipeline.training", *command_of(store.uri, broken)]
+        training = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL)
         before = checkpoint_steps(str(broken))[-1:]
         while training.poll() is None and checkpoint_steps(str(broken))[-1:] == before:
             time.sleep(0.02)
@@ -369,7 +371,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_weights_of_an_undistu
         os.kill(training.pid, signal.SIGKILL)
         training.wait()
         kills.append(checkpoint_steps(str(broken))[-1])
-    assert start_training(store.uri, broken).wait() == 0
+    main(command_of(store.uri, broken))
     ours, theirs = (load_file(folder / "weights.safetensors") for folder in (broken, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs), f"killed at {kills}"
     assert kills[0] < 60

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import shlex
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +22,7 @@ from storage import files
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import open_shard, read_rows
+from storage.patches.source_images import source_hashes
 from storage.patches.upkeep import gc, record_verification, sample_rows, verify, when_verified
 from storage.patches.versions import open_store, shard_uri
 from tests.support.store_images import SPEC, build, fail_midway, image_folder, texture
@@ -308,11 +311,44 @@ def test_gc_removes_what_no_kept_version_names(photos, store):
     assert gc(str(store), keep=2).files == 0
     removed = gc(str(store), keep=1)
     assert removed.versions == (1,)
-    assert removed.files == 2
+    assert removed.files == 3, "its list of shards, a shard, its list of images"
     assert orphan.exists()
     assert gc(str(store), grace_s=0).files == 1
     assert not orphan.exists()
     assert all(whole for _, whole in verify(second))
+
+
+def test_a_version_tells_the_hashes_of_its_images_without_its_shards(photos, store):
+    (photos / "broken.png").write_bytes(b"no image")
+    version = build(photos, store).version
+    wanted = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in photos.iterdir()}
+    (sources,) = (store / "sources").iterdir()
+    assert set(pq.read_table(sources).column("image").to_pylist()) == set(wanted)
+    (store / "shards").rename(store / "away")
+    assert source_hashes(version) == wanted
+    (store / "away").rename(store / "shards")
+
+    content = bytearray(sources.read_bytes())
+    content[content.index(b"000.png")] ^= 1
+    sources.write_bytes(content)
+    with pytest.raises(StoreError, match="delete it, and run the same `qfactory patches build`"):
+        source_hashes(version)
+    sources.unlink()
+    assert source_hashes(version) == wanted, "as in stores of before, out of the shards"
+    assert not build(photos, store).published
+    assert source_hashes(version) == wanted
+
+
+def test_a_build_removes_what_killed_ones_left_behind_an_hour_ago(photos, store):
+    build(photos, store)
+    old, new = store / "shards" / ".tmp-old", store / "versions" / ".tmp-new"
+    for path, seconds in ((old, 3700), (new, 60)):
+        path.write_bytes(b"half")
+        then = time.time() - seconds
+        os.utime(path, (then, then))
+    build(photos, store)
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_sampled_pairs_are_rows_of_the_store(photos, store):

@@ -1,10 +1,6 @@
 """Who becomes champion: by the gate, by force, by rollback, and by all of them at once."""
 
-import json
-import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
@@ -16,9 +12,9 @@ from storage.registry.champion_history import Move, moves_in, now, replay
 from storage.registry.gate import GateScores
 from storage.registry.model_registry import ModelRegistry, RegistryError
 from storage.tracking.mlflow_client import open_client
+from tests.support.forks import FORKS
 from tests.support.mlflow_servers import new_database, running_server
 from tests.support.processes import free_port
-from tests.support.project import PROJECT
 
 SCORES = GateScores(dataset="classic5", qfs=(10,), psnr=28.0, ssim=0.80, psnr_b=27.5)
 JPEG = replace(SCORES, psnr=27.8, ssim=0.78, psnr_b=25.2)
@@ -316,51 +312,41 @@ def test_a_writer_killed_before_it_set_the_alias(registry, age_s, champion):
     assert champion_of(registry, name) == 1
 
 
-WRITER = """
-import json, sys
-from storage.registry.gate import GateScores
-from storage.registry.model_registry import ModelRegistry, RegistryError
-uri, name, work = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-registry = ModelRegistry(uri)
-registry.versions(name)  # the database is opened before the start
-print("ready", flush=True)
-sys.stdin.readline()
-told = []
-for kind, version, psnr in work:
-    scores = GateScores(dataset="classic5", qfs=(10,), psnr=psnr, ssim=0.8, psnr_b=27.5)
-    if kind == "gate":
-        told.append(registry.promotions.promote(name, version, scores).alias)
-    elif kind == "force":
-        told.append(registry.promotions.force(name, version, by="ana", reason="a try").alias)
-    else:
-        try:
-            told.append(registry.promotions.rollback(name, by="bo", reason="a try").version)
-        except RegistryError as error:
-            told.append(str(error))
-print(json.dumps(told))
-"""
+def write(uri: str, name: str, work: list[tuple[str, int, float]], start, told) -> None:
+    """Do one process's part of the work, when all others are ready as well."""
+    registry = ModelRegistry(uri)
+    registry.versions(name)  # the database is opened before the start
+    start.wait()
+    answers = []
+    for kind, version, psnr in work:
+        if kind == "gate":
+            scores = replace(SCORES, psnr=psnr)
+            answers.append(registry.promotions.promote(name, version, scores).alias)
+        elif kind == "force":
+            decision = registry.promotions.force(name, version, by="ana", reason="a try")
+            answers.append(decision.alias)
+        else:
+            try:
+                answers.append(registry.promotions.rollback(name, by="bo", reason="a try").version)
+            except RegistryError as error:
+                answers.append(str(error))
+    told.send(answers)
 
 
 def at_once(uri: str, name: str, work: list[list[tuple[str, int, float]]]) -> list[list]:
     """Let processes work at the same time; return what each was told."""
+    start = FORKS.Barrier(len(work), timeout=240)
+    pipes = [FORKS.Pipe(duplex=False) for _ in work]
     writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, uri, name, json.dumps(part)],
-            cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for part in work
-    ]  # fmt: skip
+        FORKS.Process(target=write, args=(uri, name, part, start, told))
+        for part, (_, told) in zip(work, pipes, strict=True)
+    ]
     for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
+        writer.start()
     for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    told = [writer.communicate(timeout=240)[0] for writer in writers]
-    assert [writer.returncode for writer in writers] == [0] * len(work)
-    return [json.loads(out) for out in told]
+        writer.join(timeout=240)
+    assert [writer.exitcode for writer in writers] == [0] * len(work)
+    return [answers.recv() for answers, _ in pipes]
 
 
 def check_consistent(registry: ModelRegistry, name: str) -> None:

@@ -1,11 +1,8 @@
 """Tracking: what a study records in a real MLflow, and what happens when MLflow is away."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
+import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
@@ -16,12 +13,15 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from storage.tracking import signs_of_life
+from storage.tracking.abandoned_runs import OWNER_TAG, abandoned_runs
 from storage.tracking.journal import Entry, Journal
 from storage.tracking.server_state import ask_server
+from storage.tracking.signs_of_life import EXPIRES_S, SIGN_TAG
 from storage.tracking.tracker import Tracker
+from tests.support.forks import FORKS
 from tests.support.mlflow_servers import new_database, running_server
 from tests.support.processes import free_port
-from tests.support.project import PROJECT
 
 
 @pytest.fixture
@@ -106,30 +106,23 @@ def test_a_run_that_is_left_by_an_error_ends_and_says_why(uri, tmp_path, error, 
     assert type(error).__name__ in runs["child"].data.tags["error"]
 
 
-SLEEPER = """
-import sys, time
-from storage.tracking.server_state import ask_server
-from storage.tracking.tracker import Tracker
-with Tracker(sys.argv[1]) as tracker, tracker.study("study") as study:
-    with study.run("long") as run:
-        print("started", flush=True)
-        time.sleep(60)
-"""
+def sleep_in_a_run(uri: str, started) -> None:
+    with Tracker(uri) as tracker, tracker.study("study") as study, study.run("long"):
+        started.set()
+        time.sleep(600)
 
 
 @pytest.mark.slow
 def test_runs_of_a_killed_process_do_not_stay_running(uri):
-    sleeper = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER, uri], cwd=PROJECT, stdout=subprocess.PIPE
-    )
-    assert sleeper.stdout is not None
-    sleeper.stdout.readline()
+    started = FORKS.Event()
+    sleeper = FORKS.Process(target=sleep_in_a_run, args=(uri, started))
+    sleeper.start()
+    assert started.wait(300)
     with Tracker(uri) as tracker, tracker.study("study", run_name="beside"):
         pass
     assert runs_of(uri, "study")["long"].info.status == "RUNNING"
-    os.kill(sleeper.pid, signal.SIGKILL)
-    sleeper.wait()
-    sleeper.stdout.close()
+    sleeper.kill()
+    sleeper.join()
     with Tracker(uri) as tracker, tracker.study("study", run_name="after"):
         pass
     statuses = {name: run.info.status for name, run in runs_of(uri, "study").items()}
@@ -139,6 +132,45 @@ def test_runs_of_a_killed_process_do_not_stay_running(uri):
         "beside": "FINISHED",
         "after": "FINISHED",
     }
+
+
+def test_runs_of_another_machine_end_when_they_have_been_silent(uri):
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("study")
+    silent_s = {"living": 0, "late": EXPIRES_S - 30, "dead": EXPIRES_S + 30, "older": None}
+    for name, seconds in silent_s.items():
+        tags = {OWNER_TAG: "elsewhere/4026531836/77"}
+        if seconds is not None:
+            tags[SIGN_TAG] = str(time.time() - seconds)
+        client.create_run(experiment, tags=tags, run_name=name)
+    assert [client.get_run(i).info.run_name for i in abandoned_runs(client)] == ["dead"]
+    with Tracker(uri) as tracker, tracker.study("study"):
+        pass
+    runs = runs_of(uri, "study")
+    running = {name for name, run in runs.items() if run.info.status == "RUNNING"}
+    assert running == {"living", "late", "older"}
+    assert runs["dead"].info.status == "KILLED"
+    assert runs["dead"].data.tags["error"] == "its process ended without a word"
+
+
+def test_a_run_gives_signs_as_long_as_its_process_works_on_it(uri, monkeypatch):
+    monkeypatch.setattr(signs_of_life, "RENEWED_S", 0.05)
+    client = MlflowClient(tracking_uri=uri)
+    with Tracker(uri) as tracker, tracker.study("study") as study:
+        recorded = str(study.run_id)
+        for _ in range(2):
+            client.set_tag(recorded, SIGN_TAG, "0")
+            in_time(lambda: client.get_run(recorded).data.tags[SIGN_TAG] != "0")
+    in_time(lambda: "signs of life" not in [thread.name for thread in threading.enumerate()])
+    assert runs_of(uri, "study")["study"].info.status == "FINISHED"
+
+
+def in_time(happened):
+    """Wait until something has happened, ten seconds at most."""
+    until = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_work_that_was_cut_short_goes_on_in_its_run_and_doubles_no_step(uri):
@@ -218,11 +250,14 @@ def test_without_a_server_the_work_goes_on_and_what_was_lost_is_named():
         "run arcnn: end (FINISHED)",
         "run study: end (FINISHED)",
     ]
-    assert seconds < 1
+    assert seconds < 10, "patience of half a second, 300 times"
 
 
-def test_what_could_not_be_recorded_is_kept_in_a_file(tmp_path):
-    uri = f"http://127.0.0.1:{free_port()}"
+def test_what_could_not_be_recorded_is_kept_in_a_file_without_the_servers_password(
+    tmp_path, caplog
+):
+    address = f"127.0.0.1:{free_port()}"
+    uri = f"http://me:5ecret@{address}"
     with (
         Tracker(uri, keep_in=str(tmp_path / "kept"), patience_s=0.5) as tracker,
         tracker.study("study") as study,
@@ -237,6 +272,8 @@ def test_what_could_not_be_recorded_is_kept_in_a_file(tmp_path):
     ((name, value, _, step),) = kept["run study: 1 metric values (loss) of steps 7 to 7"]
     assert (name, value, step) == ("loss", 0.5, 7)
     assert kept["run study: file picture.png"] == {"path": "picture.png", "base64": "AP8="}
+    assert f"Not recorded at http://{address}: " in caplog.text
+    assert "5ecret" not in caplog.text + file.read_text()
 
 
 @pytest.mark.slow
@@ -245,8 +282,8 @@ def test_a_server_that_never_answers_holds_up_nothing():
         start = time.monotonic()
         unrecorded, seconds = run_without_a_server(f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert len(unrecorded) == 7
-        assert seconds < 1
-        assert time.monotonic() - start < 10
+        assert seconds < 10
+        assert time.monotonic() - start < 60  # a request alone may take MLflow 120
 
 
 @pytest.mark.slow
@@ -254,10 +291,13 @@ def test_a_server_that_is_killed_and_comes_back_gets_every_metric_once(tmp_path)
     port = free_port()
     with ExitStack() as servers:
         uri = servers.enter_context(running_server(tmp_path, port))
-        with Tracker(uri, patience_s=30, gather_s=0.05) as tracker, tracker.study("study") as study:
+        with (
+            Tracker(uri, patience_s=120, gather_s=0.05) as tracker,
+            tracker.study("study") as study,
+        ):
             with study.run("first") as run:
                 run.log_metrics({"loss": 1.0}, 0)
-            assert tracker.journal.flush(30)
+            assert tracker.journal.flush(120)
             servers.close()
             with study.run("second") as run:
                 for step in range(1, 1501):
