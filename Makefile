@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt
 
-.PHONY: demo test test-fast test-cluster check format clean
+.PHONY: demo test test-fast test-cluster chaos check format clean
 
 demo: $(VENV)/.installed ## build a store, train, evaluate, register on photographs (4 minutes with the installation)
 	$(BIN)/qfactory study --name demo
@@ -19,6 +19,9 @@ test-fast: $(VENV)/.installed-dev ## the tests that take no more than a few seco
 
 test-cluster: $(VENV)/.installed-dev ## several hosts in network namespaces (root, iproute2, PostgreSQL)
 	$(BIN)/pytest -m cluster -rs tests/cluster --durations=10
+
+chaos: $(VENV)/.installed-dev ## an hour of faults at random moments on those hosts; adds to results/faults.json
+	$(BIN)/python -m tests.cluster.chaos --rounds 1000 --minutes 60
 
 check: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff check .
