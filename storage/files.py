@@ -107,7 +107,7 @@ def list_files(uri: str) -> list[StoredFile]:
         StoredFile(
             uri=join(uri, name.removeprefix(path.rstrip("/")).lstrip("/")),
             bytes=int(told["size"] or 0),
-            modified=_seconds(told.get("mtime") or told["LastModified"]),
+            modified=_seconds(told["mtime"] if "mtime" in told else told["LastModified"]),
         )
         for name, told in sorted(found.items())
     ]

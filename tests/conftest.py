@@ -18,6 +18,9 @@ SLOW_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
 CLUSTER = Path(__file__).parent / "cluster"
 ALONE = re.compile(r"pytest\.mark\.alone")
 
+MINUTES = {"test_deployments.py", "test_lost_nodes.py", "test_end_to_end.py", "test_study.py"}
+"""Modules that take that long."""
+
 gc.disable()  # until all is imported, which stays: looking for garbage is a quarter of the time
 
 
@@ -34,9 +37,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow modules, so that no process is left alone with one at the end."""
+    """Begin with the slowest modules, so that no process is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path.name not in MINUTES, item.path not in slow))
 
 
 def pytest_collection_finish() -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from tests.support.project import PROJECT
 
 DOCKERFILE = (INFRA / "Dockerfile").read_text()
 SCRIPTS = sorted(INFRA.glob("*.sh"))
-ASLEEP = "{ sleep 9 > /dev/null & }"
+ASLEEP = "{ sleep 90 > /dev/null & }"
 TOOLS = Path(sys.executable).parent
 
 
@@ -71,6 +70,11 @@ def test_secrets_that_come_as_files_become_variables_of_the_command(tmp_path):
     assert done.stdout == "not told\n"
 
 
+def once_there(path):
+    """A shell command that waits for a file."""
+    return f"until [ -e {path} ]; do sleep 0.05; done"
+
+
 @pytest.fixture
 def beside(tmp_path):
     """Start a command beside a node that is a shell script instead of Ray."""
@@ -89,23 +93,26 @@ def beside(tmp_path):
 
 
 def test_a_command_beside_ray_ends_with_its_own_code_and_ends_the_node(beside, tmp_path):
-    process = beside(f"trap 'touch {tmp_path}/ended; exit' TERM; {ASLEEP}; wait", "exit 3")
-    assert process.wait(5) == 3
-    assert (tmp_path / "ended").exists()
+    up, ended = tmp_path / "up", tmp_path / "ended"
+    node = f"trap 'touch {ended}; exit' TERM; touch {up}; {ASLEEP}; wait"
+    process = beside(node, f"{once_there(up)}; exit 3")
+    assert process.wait(60) == 3
+    assert ended.exists()
 
 
-def test_a_command_beside_ray_is_stopped_when_its_node_is_lost(beside):
-    process = beside("sleep 0.5", f"trap 'echo stopped; exit 4' TERM; {ASLEEP}; wait")
-    assert process.wait(5) == 4
+def test_a_command_beside_ray_is_stopped_when_its_node_is_lost(beside, tmp_path):
+    up = tmp_path / "up"
+    command = f"trap 'echo stopped; exit 4' TERM; touch {up}; {ASLEEP}; wait"
+    process = beside(once_there(up), command)
+    assert process.wait(60) == 4
     assert process.stdout.read() == "stopped\n"
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_command_beside_ray_is_told_once_to_stop_and_may_interrupt_itself(beside, name):
     command = "trap 'echo interrupted; exit 5' INT; trap 'kill -INT $$' TERM; echo on;"
-    process = beside("exec sleep 9", f"{command} {ASLEEP}; while true; do wait; done")
+    process = beside("exec sleep 90", f"{command} {ASLEEP}; while true; do wait; done")
     assert process.stdout.readline() == "on\n"
-    time.sleep(0.2)
     process.send_signal(signal.Signals[name])
-    assert process.wait(5) == 5
+    assert process.wait(60) == 5
     assert process.stdout.read() == "interrupted\n"
