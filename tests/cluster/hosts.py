@@ -119,6 +119,7 @@ def _make(host: Host) -> None:
     _ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
     _ip("-n", host.namespace, "link", "set", "lo", "up")
     host.join()
+    _ip("-n", host.namespace, "route", "add", "default", "via", SERVERS)  # Ray looks for its own
 
 
 def _remove(hosts) -> None:
