@@ -130,13 +130,12 @@ def orphans(uri: str, *, grace_s: float = GRACE_S) -> list[StoredFile]:
     return _unnamed(uri, _files_of(uri, version_numbers(uri)), grace_s)
 
 
-def remove_leftovers(uri: str, grace_s: float = GRACE_S) -> int:
-    """Remove what killed builds were writing more than `grace_s` ago; return the files."""
+def remove_leftovers(uri: str) -> None:
+    """Remove what killed builds were writing more than GRACE_S ago."""
     found = [file for folder in FOLDERS for file in _stored(uri, folder)]
-    left = [file for file in _old(found, grace_s) if _is_temporary(file)]
-    for file in left:
-        files.delete(file.uri)
-    return len(left)
+    for file in _old(found, GRACE_S):
+        if _is_temporary(file):
+            files.delete(file.uri)
 
 
 def _unnamed(uri: str, named: set[str], grace_s: float) -> list[StoredFile]:
