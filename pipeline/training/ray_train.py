@@ -24,7 +24,16 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import LoggingConfig, RunConfig, ScalingConfig
 
-from pipeline.cluster import ClusterError, beside_the_driver, is_out_of_reach, may_grow, nodes
+from pipeline.cluster import (
+    ClusterError,
+    beside_the_driver,
+    check_head,
+    free_resources,
+    is_out_of_reach,
+    may_grow,
+    nodes,
+    resources,
+)
 from pipeline.logs import tell
 from pipeline.prometheus import FAILURES, count
 from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
@@ -97,7 +106,8 @@ def run_training(
     it takes no more than seconds.
 
     Raises what `pipeline.training.loop.train` raises, ClusterError when workers are lost too
-    often, ValueError when the cluster is too small, and CancelledError after `stop`.
+    often or the cluster's head is, ValueError when the cluster is too small, and CancelledError
+    after `stop`.
     """
     stop = stop or Event()
     least = min_workers or workers
@@ -279,6 +289,7 @@ def _watch(
     asked = time.time()
     begun, step, result, tell_at = 0, 0, None, asked + WAIT_TOLD_S
     while not stop.is_set():
+        check_head()
         done = bool(ray.wait([fitting], timeout=POLL_S)[0])
         for news in _taken(mailbox):
             if isinstance(news, TrainingResult):
@@ -339,7 +350,7 @@ def _waiting(scaling: ScalingConfig, since: float) -> str:
             ": no node type of the cluster has that, so it will not begin. Choose another "
             "accelerator, or add such nodes"
         )
-    cluster, free = ray.cluster_resources(), ray.available_resources()
+    cluster, free = resources(), free_resources()
     there = ", ".join(f"{free.get(n, 0):g} of {cluster.get(n, 0):g} {n} free" for n in each)
     wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items())
     least, most = scaling.min_workers, scaling.max_workers

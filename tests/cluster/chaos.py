@@ -1,9 +1,10 @@
 """Faults at random moments, round after round: `python -m tests.cluster.chaos --rounds 20`.
 
-Each round does one piece of work beside one to three faults, and gives the same command again if it
-did not end well. Then what came out must be what comes out undisturbed, and MLflow must know of no
-run that runs. Rounds are added to tests/benchmarks/results/faults.json; the exit code is 1 if one
-of this run lost something. Needs what `make test-cluster` needs.
+Each round does one piece of work beside two to four faults, and gives the same command again when
+it does not end well: the faults that are left strike it then, and the last time nothing does. Then
+what came out must be what comes out undisturbed, and MLflow must know of no run that runs. Rounds
+are added to tests/benchmarks/results/faults.json; the exit code is 1 if one of this run lost
+something. Needs what `make test-cluster` needs.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,8 +30,7 @@ from tests.support.store_images import image_folder
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "faults.json"
 STORES, CHECKPOINTS = "s3://qf-stores/chaos", "s3://qf-checkpoints/chaos"
-TRIES = 4
-"""So often at most is a command given again, with nothing in its way."""
+FINISHED, KILLED = "finished", "killed"
 OUTCOME = f"""
 import hashlib, json, mlflow
 from safetensors.numpy import load
@@ -42,16 +42,32 @@ ids = [e.experiment_id for e in client.search_experiments()]
 running = client.search_runs(ids, "attributes.status = 'RUNNING'")
 stores = {{name: open_store(files.join("{STORES}", name)).content
           for name in files.list_names("{STORES}")}}
+doubled = 0
+for run in client.search_runs(ids, max_results=5):
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
+    doubled += len(steps) - len(set(steps))
 weights = {{}}
 for name in files.list_names("{CHECKPOINTS}"):
     file = files.join("{CHECKPOINTS}", name, "weights.safetensors")
     if files.exists(file):
         for key, tensor in sorted(load(files.read_bytes(file)).items()):
             weights[key] = hashlib.sha256(tensor.tobytes()).hexdigest()
-print(json.dumps({{"stores": stores, "weights": weights, "running": len(running)}}))
+print(json.dumps({{"stores": stores, "weights": weights, "doubled": doubled,
+                  "running": len(running)}}))
 files.delete("{STORES}")
 files.delete("{CHECKPOINTS}")
 """
+
+
+@dataclass(frozen=True)
+class Try:
+    """A command that was given once."""
+
+    faults: dict[str, float]
+    """Fault -> seconds after the command's start."""
+    ended: str
+    """FINISHED, KILLED, or the last line that it said."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -59,14 +75,8 @@ class Round:
     """What happened in one round."""
 
     work: str
-    faults: dict[str, float]
-    """Fault -> seconds after the command's start."""
-    tries: int
-    """So often was the command given, once if it ended well in spite of the faults."""
-    seconds: float
-    said: list[str] = field(default_factory=list)
-    """The last line of each try that did not end well, and was not killed."""
-    lost: str = ""
+    tries: list[Try]
+    lost: str
     """What is not as it is undisturbed; nothing if all is well."""
 
 
@@ -89,35 +99,36 @@ class Chaos:
             self.seconds[work] = time.monotonic() - start
             self.expected[work] = self._outcome()
 
-    def round(self, work: str, rng: random.Random) -> Round:
+    def round(self, work: str, names: Sequence[str], rng: random.Random) -> Round:
         """Do a work beside faults at random moments, and look at what came out."""
-        chosen = rng.sample(sorted(FAULTS), rng.randint(1, 3))
-        moments = sorted(rng.uniform(0.05, 0.95) * self.seconds[work] for _ in chosen)
-        struck: dict[str, float] = {}
-        start, said, tries, lost = time.monotonic(), [], 1, ""
-        command = self._begin(work)
-        for name, moment in zip(chosen, moments, strict=True):
-            while command.runs and time.monotonic() < start + moment:
-                time.sleep(0.1)
-            if command.runs:
-                struck[name] = round(time.monotonic() - start, 1)
-                FAULTS[name](self.platform, command, rng)
+        coming, tries, lost = list(names), [], ""
         try:
-            while command.code() != 0:
-                if "command_killed" not in struck or tries > 1:
-                    said.append(last_line(command))
-                assert tries <= TRIES, f"the command fails again and again:\n{command.told}"
-                tries += 1
+            while not tries or tries[-1].ended != FINISHED:
+                struck = not tries or tries[-1].faults
+                assert struck, f"it fails undisturbed: {tries[-1].ended}"
                 self._undisturbed()
-                command = self._begin(work)
+                tries.append(self._try(work, coming, rng))
             self._undisturbed()
             outcome = self._outcome()
             wrong = [name for name in outcome if outcome[name] != self.expected[work][name]]
-            lost = ", ".join(wrong)
+            lost = ", ".join(f"{name}: {outcome[name]}" for name in wrong)
         except AssertionError as error:
             lost = str(error)
-            self._undisturbed()
-        return Round(work, struck, tries, round(time.monotonic() - start, 1), said, lost)
+        return Round(work, tries, lost)
+
+    def _try(self, work: str, coming: list[str], rng: random.Random) -> Try:
+        """Give a command; let faults strike it as long as it runs, each taken off `coming`."""
+        start, faults = time.monotonic(), {}
+        command = self._begin(work)
+        while coming and command.still_runs(rng.uniform(0.05, 0.6) * self.seconds[work]):
+            name = coming.pop()
+            faults[name] = round(time.monotonic() - start, 1)
+            FAULTS[name](self.platform, command, rng)
+        if command.code() == 0:
+            ended = FINISHED
+        else:
+            ended = KILLED if "command_killed" in faults else last_line(command)
+        return Try(faults, ended, round(time.monotonic() - start, 1))
 
     def _begin(self, work: str) -> Command:
         roots = {"QFACTORY_STORES": STORES, "QFACTORY_CHECKPOINTS": CHECKPOINTS}
@@ -138,21 +149,36 @@ def last_line(command: Command) -> str:
     return (command.told.strip().splitlines() or [""])[-1]
 
 
-def record(rounds: Sequence[Round]) -> None:
+def record(new: Sequence[Round]) -> None:
     """Add rounds to the results, with sums over all that are there."""
     known = json.loads(RESULTS.read_text())["rounds"] if RESULTS.exists() else []
-    rows = [*known, *map(asdict, rounds)]
+    rounds = [*known, *map(asdict, new)]
     sums = {
         "command": "make chaos",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "faults": sum(len(row["faults"]) for row in rows),
-        "faults by kind": dict(Counter(name for row in rows for name in row["faults"])),
-        "rounds by tries": dict(Counter(str(row["tries"]) for row in rows)),
-        "rounds that lost something": sum(bool(row["lost"]) for row in rows),
+        "rounds that lost something": sum(bool(row["lost"]) for row in rounds),
+        "faults": sum(len(one["faults"]) for row in rounds for one in row["tries"]),
+        "by kind": {name: outcomes_of(name, rounds) for name in FAULTS},
     }
-    listed = ",\n  ".join(json.dumps(row) for row in rows)
+    listed = ",\n  ".join(json.dumps(row) for row in rounds)
     RESULTS.write_text(f'{json.dumps(sums, indent=1)[:-2]},\n "rounds": [\n  {listed}\n ]\n}}\n')
+
+
+def outcomes_of(fault: str, rounds: Sequence[dict]) -> dict[str, int]:
+    """Count how the commands ended that a fault struck, and in which rounds something was lost.
+
+    What did not finish was completed by the same command, in every round that lost nothing.
+    """
+    struck = [(row, one) for row in rounds for one in row["tries"] if fault in one["faults"]]
+    ended = Counter(one["ended"] for _, one in struck)
+    return {
+        "faults": len(struck),
+        FINISHED: ended[FINISHED],
+        KILLED: ended[KILLED],
+        "ended with a message": len(struck) - ended[FINISHED] - ended[KILLED],
+        "lost something": sum(bool(row["lost"]) for row, _ in struck),
+    }
 
 
 def main() -> int:
@@ -160,6 +186,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=600, help="begin no round after these")
+    parser.add_argument("--work", choices=("build", "study"), help="one alone")
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, help="these instead of any")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -174,7 +202,9 @@ def main() -> int:
         for number in range(asked.rounds):
             if time.monotonic() > end:
                 break
-            done.append(chaos.round(("build", "study")[number % 2], rng))
+            names = asked.faults or rng.sample(sorted(FAULTS), rng.randint(2, 4))
+            work = asked.work or ("build", "study")[number % 2]
+            done.append(chaos.round(work, names, rng))
             record(done[-1:])
             logging.info("%d %s", number + 1, json.dumps(asdict(done[-1])))
     return int(any(row.lost for row in done))

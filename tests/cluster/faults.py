@@ -13,8 +13,8 @@ from tests.cluster.hosts import Host
 from tests.cluster.topology import Command, Topology
 
 NODES = ("one", "two", "three")
-AWAY_S = (10, 30)
-"""The least and the most seconds that a server or a node is away."""
+AWAY_S, CUT_S = 30, 40
+"""Seconds that a server is away, and a node."""
 
 Fault = Callable[[Topology, Command, random.Random], None]
 
@@ -30,7 +30,7 @@ def node_cut_off(platform: Topology, command: Command, rng: random.Random) -> No
     """A node is off the network for 40 seconds and goes on running."""
     host = platform.hosts[rng.choice(NODES)]
     host.cut()
-    time.sleep(40)
+    time.sleep(CUT_S)
     host.join()
 
 
@@ -60,24 +60,24 @@ def command_killed(platform: Topology, command: Command, rng: random.Random) -> 
 
 def prefect_away(platform: Topology, command: Command, rng: random.Random) -> None:
     """Prefect's server is killed, and started again after a while."""
-    _away(platform, "prefect", rng)
+    _away(platform, "prefect")
 
 
 def mlflow_away(platform: Topology, command: Command, rng: random.Random) -> None:
     """MLflow's server is killed, and started again after a while."""
-    _away(platform, "mlflow", rng)
+    _away(platform, "mlflow")
 
 
 def postgres_away(platform: Topology, command: Command, rng: random.Random) -> None:
     """The database of both servers ends without a goodbye, and comes back after a while."""
     platform.services.database.stop()
-    time.sleep(rng.uniform(*AWAY_S))
+    time.sleep(AWAY_S)
     platform.services.database.start()
 
 
 def s3_frozen(platform: Topology, command: Command, rng: random.Random) -> None:
     """The object store takes connections and answers nothing for a while."""
-    platform.services.servers["s3"].freeze(rng.uniform(*AWAY_S))
+    platform.services.servers["s3"].freeze(AWAY_S)
 
 
 def s3_busy(platform: Topology, command: Command, rng: random.Random) -> None:
@@ -110,8 +110,8 @@ def processes_of(host: Host) -> dict[int, str]:
     return found
 
 
-def _away(platform: Topology, name: str, rng: random.Random) -> None:
+def _away(platform: Topology, name: str) -> None:
     server = platform.services.servers[name]
     server.stop()
-    time.sleep(rng.uniform(*AWAY_S))
+    time.sleep(AWAY_S)
     server.start()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,12 @@ class Command:
             assert self.runs, f"it ended without {text!r}:\n{self.told}"
             assert time.monotonic() < end, f"no {text!r} in {seconds:.0f} s:\n{self.told}"
             time.sleep(0.2)
+
+    def still_runs(self, seconds: float) -> bool:
+        """Tell whether it has not ended after so many more seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.runs
 
     def code(self, seconds: float = PATIENCE_S) -> int:
         """Wait for its end; return its exit code."""
