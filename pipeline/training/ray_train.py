@@ -52,6 +52,9 @@ CANCEL_S = 3.0
 """Seconds that `stop` may come after Ray is gone: what cancels a run ends both, in any order."""
 WAIT_TOLD_S = 20.0
 """Seconds of waiting after which it is said for what; then whenever they have tripled."""
+SILENT_S = 120.0
+"""Seconds without a sign of any worker, once they have begun, after which they are lost: Ray Train
+waits for ever for a larger group if a node is lost just as it begins."""
 ASKING = 16
 """Trainings that ask a cluster at once, if it may grow."""
 RESIZE_S = 60.0
@@ -271,7 +274,7 @@ def _has_left(fitting: ray.ObjectRef, seconds: float) -> bool:
 def _tell(mailbox: ActorHandle) -> bool:
     """Tell the workers to stop; return whether any of them listens yet."""
     try:
-        return cast(int, ray.get(mailbox.stop.remote(), timeout=1)) > 0
+        return cast(bool, ray.get(mailbox.stop.remote(), timeout=1))
     except RayError:
         return False
 
@@ -291,7 +294,7 @@ def _watch(
     while not stop.is_set():
         check_head()
         done = bool(ray.wait([fitting], timeout=POLL_S)[0])
-        for news in _taken(mailbox):
+        for news in _taken(mailbox, begun):
             if isinstance(news, TrainingResult):
                 result = news
             elif isinstance(news, Begun):
@@ -323,8 +326,9 @@ def _begun(
     return news.workers
 
 
-def _taken(mailbox: ActorHandle) -> Iterator[Begun | Record | TrainingResult]:
-    for letter in ray.get(mailbox.take.remote()):
+def _taken(mailbox: ActorHandle, begun: int) -> Iterator[Begun | Record | TrainingResult]:
+    letters, silent_s = ray.get(mailbox.take.remote())
+    for letter in letters:
         news: News = pickle.loads(letter)
         if isinstance(news, Exception):
             raise news
@@ -332,6 +336,8 @@ def _taken(mailbox: ActorHandle) -> Iterator[Begun | Record | TrainingResult]:
             tell([news])
         else:
             yield news
+    if begun and silent_s > SILENT_S:
+        raise _LostError(f"no worker gave a sign for {silent_s:.0f} s")
 
 
 def _each(scaling: ScalingConfig) -> dict[str, float]:

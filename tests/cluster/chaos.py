@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.settings import git_commit
 from tests.benchmarks.machine import machine
 from tests.cluster import topology
 from tests.cluster.faults import FAULTS
@@ -66,7 +67,7 @@ class Try:
     faults: dict[str, float]
     """Fault -> seconds after the command's start."""
     ended: str
-    """FINISHED, KILLED, or the last line that it said."""
+    """FINISHED, KILLED, or what it said was the error."""
     seconds: float
 
 
@@ -75,6 +76,7 @@ class Round:
     """What happened in one round."""
 
     work: str
+    commit: str
     tries: list[Try]
     lost: str
     """What is not as it is undisturbed; nothing if all is well."""
@@ -118,7 +120,7 @@ class Chaos:
             lost = ", ".join(f"{name}: {outcome[name]}" for name in wrong)
         except AssertionError as error:
             lost = str(error)
-        return Round(work, tries, lost)
+        return Round(work, git_commit()[:7], tries, lost)
 
     def _try(self, work: str, coming: list[str], rng: random.Random) -> Try:
         """Give a command; let faults strike it as long as it runs, each taken off `coming`."""
@@ -131,7 +133,7 @@ class Chaos:
         if command.code() == 0:
             ended = FINISHED
         else:
-            ended = KILLED if "command_killed" in faults else last_line(command)
+            ended = KILLED if "command_killed" in faults else error_of(command)
         return Try(faults, ended, round(time.monotonic() - start, 1))
 
     def _begin(self, work: str) -> Command:
@@ -148,9 +150,11 @@ class Chaos:
         return json.loads(next(line for line in done.splitlines() if line.startswith("{")))
 
 
-def last_line(command: Command) -> str:
-    """Return the last line that a command has said."""
-    return (command.told.strip().splitlines() or [""])[-1]
+def error_of(command: Command) -> str:
+    """Return the error that a command says it ended with, in one line."""
+    _, mark, told = f"\n{command.told}".rpartition("\nerror: ")
+    assert mark, f"it ends without a message:\n{told}"
+    return " ".join(told.split())
 
 
 def record(new: Sequence[Round]) -> None:
