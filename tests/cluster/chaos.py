@@ -1,6 +1,6 @@
 """Faults at random moments, round after round: `python -m tests.cluster.chaos --rounds 20`.
 
-Each round does one piece of work beside two to four faults, and gives the same command again when
+Each round does one piece of work beside three to five faults, and gives the same command again when
 it does not end well: the faults that are left strike it then, and the last time nothing does. Then
 what came out must be what comes out undisturbed, and MLflow must know of no run that runs. Rounds
 are added to tests/benchmarks/results/faults.json; the exit code is 1 if one of this run lost
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.support.store_images import image_folder
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "faults.json"
 STORES, CHECKPOINTS = "s3://qf-stores/chaos", "s3://qf-checkpoints/chaos"
+WORKS = ("build", "study", "build", "study", "build", "deployed")
 FINISHED, KILLED = "finished", "killed"
 OUTCOME = f"""
 import hashlib, json, mlflow
@@ -87,17 +89,23 @@ class Chaos:
 
     def __init__(self, platform: Topology, folder: Path):
         self.platform = platform
-        build = ("patches", "build", "--dataset", f"folder:{image_folder(folder, 60, (240, 320))}")
-        study = ("study", "--recipes", "quickres-qf10", "--threads", "1", "--workers", "2")
+        images = f"folder:{image_folder(folder, 60, (240, 320))}"
         self.works = {
-            "build": (*build, "--side", "48", "--stride", "16", "--store", "of-chaos"),
-            "study": (*study, "--steps", "400", "--name", "chaos"),
+            "build": "qfactory patches build --side 48 --stride 16 --store of-chaos "
+            f"--dataset {images}",
+            "study": "qfactory study --recipes quickres-qf10 --threads 1 --workers 2 --steps 400 "
+            "--name chaos",
+            "deployed": "prefect deployment run build-patches/default --watch -p side=48 "
+            f"-p stride=16 -p store=of-chaos -p dataset={images}",
         }
         self.expected: dict[str, dict] = {}
         self.seconds: dict[str, float] = {}
 
     def learn(self, work: str) -> None:
         """Do a work undisturbed, and remember what comes out and how long it takes."""
+        if work == "deployed":
+            self.platform.deploy()
+            self.platform.start_worker()
         start = time.monotonic()
         self._begin(work).end()
         self.seconds[work] = time.monotonic() - start
@@ -112,21 +120,24 @@ class Chaos:
             while not tries or tries[-1].ended != FINISHED:
                 struck = not tries or tries[-1].faults
                 assert struck, f"it fails undisturbed: {tries[-1].ended}"
-                self._undisturbed()
                 tries.append(self._try(work, coming, rng))
-            self._undisturbed()
+                self._undisturbed()
             outcome = self._outcome()
             wrong = [name for name in outcome if outcome[name] != self.expected[work][name]]
             lost = ", ".join(f"{name}: {outcome[name]}" for name in wrong)
         except AssertionError as error:
-            lost = str(error)
+            logging.warning("%s", error)
+            lost, *_ = str(error).splitlines()
+            with suppress(AssertionError):
+                self._undisturbed()
+                self._outcome()
         return Round(work, git_commit()[:7], tries, lost)
 
     def _try(self, work: str, coming: list[str], rng: random.Random) -> Try:
         """Give a command; let faults strike it as long as it runs, each taken off `coming`."""
         start, faults = time.monotonic(), {}
         command = self._begin(work)
-        while coming and command.still_runs(rng.uniform(0.05, 0.6) * self.seconds[work]):
+        while coming and command.still_runs(rng.uniform(0.05, 0.5) * self.seconds[work]):
             name = coming.pop()
             faults[name] = round(time.monotonic() - start, 1)
             FAULTS[name](self.platform, command, rng)
@@ -137,8 +148,8 @@ class Chaos:
         return Try(faults, ended, round(time.monotonic() - start, 1))
 
     def _begin(self, work: str) -> Command:
-        roots = {"QFACTORY_STORES": STORES, "QFACTORY_CHECKPOINTS": CHECKPOINTS}
-        return self.platform.begin(*self.works[work], **roots)
+        program, *rest = self.works[work].split()
+        return self.platform.run([str(BIN / program), *rest])
 
     def _undisturbed(self) -> None:
         self.platform.services.s3_mood.write_text("")
@@ -150,9 +161,18 @@ class Chaos:
         return json.loads(next(line for line in done.splitlines() if line.startswith("{")))
 
 
+def faults_for(work: str, rng: random.Random) -> list[str]:
+    """Choose what strikes a work: the worker where it has one, else three to five of the others."""
+    others = sorted({*FAULTS} - {"worker_killed"})
+    return ["worker_killed"] if work == "deployed" else rng.sample(others, rng.randint(3, 5))
+
+
 def error_of(command: Command) -> str:
     """Return the error that a command says it ended with, in one line."""
     _, mark, told = f"\n{command.told}".rpartition("\nerror: ")
+    last = told.strip().splitlines()[-1:]
+    if last and last[0].startswith("Flow run finished in state"):  # as `prefect` says it
+        return last[0]
     assert mark, f"it ends without a message:\n{told}"
     return " ".join(told.split())
 
@@ -194,7 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=600, help="begin no round after these")
-    parser.add_argument("--work", choices=("build", "study"), help="one alone")
+    parser.add_argument("--work", choices=WORKS, help="one alone")
     parser.add_argument("--faults", nargs="+", choices=FAULTS, help="these instead of any")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
@@ -205,13 +225,14 @@ def main() -> int:
     rng, end = random.Random(asked.seed), time.monotonic() + 60 * asked.minutes
     folder = Path(tempfile.mkdtemp(prefix="qf-chaos-"))
     done: list[Round] = []
-    with topology.running(folder) as platform:
+    roots = {"QFACTORY_STORES": STORES, "QFACTORY_CHECKPOINTS": CHECKPOINTS}
+    with topology.running(folder, **roots) as platform:
         chaos = Chaos(platform, folder / "images")
         for number in range(asked.rounds):
             if time.monotonic() > end:
                 break
-            names = asked.faults or rng.sample(sorted(FAULTS), rng.randint(2, 4))
-            work = asked.work or ("build", "build", "study")[number % 3]
+            work = asked.work or WORKS[number % len(WORKS)]
+            names = asked.faults or faults_for(work, rng)
             done.append(chaos.round(work, names, rng))
             record(done[-1:])
             logging.info("%d %s", number + 1, json.dumps(asdict(done[-1])))

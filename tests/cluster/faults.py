@@ -58,6 +58,12 @@ def command_killed(platform: Topology, command: Command, rng: random.Random) -> 
     command.kill()
 
 
+def worker_killed(platform: Topology, command: Command, rng: random.Random) -> None:
+    """Prefect's worker is gone, with the flow that it runs; another one starts."""
+    platform.worker.kill()
+    platform.start_worker()
+
+
 def prefect_away(platform: Topology, command: Command, rng: random.Random) -> None:
     """Prefect's server is killed, and started again after a while."""
     _away(platform, "prefect")
@@ -94,8 +100,8 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         fault.__name__: fault
         for fault in (
-            node_killed, node_cut_off, head_killed, process_killed, command_killed, prefect_away,
-            mlflow_away, postgres_away, s3_frozen, s3_busy, s3_slow,
+            node_killed, node_cut_off, head_killed, process_killed, command_killed, worker_killed,
+            prefect_away, mlflow_away, postgres_away, s3_frozen, s3_busy, s3_slow,
         )
     }
 )  # fmt: skip

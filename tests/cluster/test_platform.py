@@ -161,7 +161,7 @@ def test_two_commands_that_build_one_store_and_train_one_recipe_leave_one_of_eac
 def test_deployed_flows_complete_on_the_nodes_with_everything_on_servers(topology, tmp_path):
     photos = photo_folder(tmp_path / "photos", 4)
     topology.deploy()
-    worker = topology.start_worker()
+    topology.start_worker()
     runs = {
         "build-patches": {"dataset": "sample", "side": 48, "stride": 24, "store": "deployed"},
         "study": {"recipes": ["quickres-qf10"], "steps": 120, "workers": 2, "threads": 1},
@@ -171,7 +171,7 @@ def test_deployed_flows_complete_on_the_nodes_with_everything_on_servers(topolog
         given = [f"--param={name}={json.dumps(value)}" for name, value in parameters.items()]
         command = ["prefect", "deployment", "run", f"{flow}/default", *given, "--watch"]
         assert "Completed" in topology.run(command).end()
-    worker.kill()
+    topology.worker.kill()
     listed = topology.begin("patches", "list").end()
     assert "deployed" in listed
     restored = topology.run(

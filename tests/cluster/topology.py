@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster import hosts, servers
@@ -83,13 +83,15 @@ class Command:
         self.process.wait()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Topology:
     """The hosts and servers of a platform, and the environment of who works on it."""
 
     services: Platform
     hosts: Mapping[str, Host]
     environment: Mapping[str, str]
+    worker: Command = field(init=False)
+    """Prefect's, once it was started."""
 
     def start_head(self) -> None:
         """Start Ray's head, again whenever it ends."""
@@ -124,9 +126,9 @@ class Topology:
         """Bring the deployments up to date, with a pool of processes."""
         self.run([str(PROJECT / "infra" / "deploy.sh"), "process"]).end()
 
-    def start_worker(self) -> Command:
+    def start_worker(self) -> None:
         """Start Prefect's worker, which runs deployed flows at the desk."""
-        return self.run([str(BIN / "prefect"), "worker", "start", "--pool", "qfactory"])
+        self.worker = self.run([str(BIN / "prefect"), "worker", "start", "--pool", "qfactory"])
 
     def wait_for_nodes(self, seconds: float = 180) -> None:
         """Wait until all nodes are alive, as the desk sees them."""
@@ -149,8 +151,8 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Topology]:
-    """Run the platform; all of it is gone after the block."""
+def running(folder: Path, **variables: str) -> Iterator[Topology]:
+    """Run the platform, with more variables in its environment; it is gone after the block."""
     token = folder / "ray-token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
@@ -169,6 +171,7 @@ def running(folder: Path) -> Iterator[Topology]:
             "QFACTORY_WORKSPACE": str(folder / "workspace"),
             "QFACTORY_POOL": "qfactory",
             "QFACTORY_CODE": str(PROJECT),
+            **variables,
         }
         made = Topology(platform, network, environment)
         made.start_head()
