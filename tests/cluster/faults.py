@@ -16,6 +16,9 @@ NODES = ("one", "two", "three")
 AWAY_S, CUT_S = 30, 40
 """Seconds that a server is away, and a node."""
 
+OF_NODES = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Titles of Ray's processes that do no work."""
+
 Fault = Callable[[Topology, Command, random.Random], None]
 
 
@@ -46,7 +49,7 @@ def process_killed(platform: Topology, command: Command, rng: random.Random) -> 
         pid
         for name in NODES
         for pid, title in processes_of(platform.hosts[name]).items()
-        if title.startswith("ray::") and not title.startswith("ray::IDLE")
+        if title.startswith("ray::") and not title.startswith(OF_NODES)
     ]
     if found:
         with suppress(ProcessLookupError):
