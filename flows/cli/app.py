@@ -213,8 +213,9 @@ def _is_explained(error: Exception) -> bool:
 
 
 def _is_of_prefects_server(error: Exception) -> bool:
-    """Tell whether the HTTP client failed that Prefect talks to its server with."""
-    return any(base.__module__.startswith("httpx") for base in type(error).__mro__)
+    """Tell whether Prefect's client of its server failed, or what asks it whether there is room."""
+    modules = ("httpx", "prefect.concurrency")
+    return any(base.__module__.startswith(modules) for base in type(error).__mro__)
 
 
 def _reason(error: CycloptsError) -> str:

@@ -6,14 +6,12 @@ from dataclasses import asdict, replace
 from threading import Lock
 
 import torch
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from flows.planning.evaluated_images import images_of
 from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
 from flows.reporting.model_cards import model_card
-from flows.runtime import say
+from flows.runtime import retried_task, say
 from flows.settings import git_commit, settings
 from pipeline.evaluation.precision_loss import middles, program_loss_db
 from pipeline.evaluation.protocol import evaluate
@@ -23,7 +21,6 @@ from pipeline.images.jpeg import quantization_table
 from pipeline.networks.devices import choose_precision
 from pipeline.networks.export import NetworkExport, export_network
 from pipeline.networks.weights import load_network
-from pipeline.prometheus import failures_counted
 from pipeline.recipes import Recipe
 from pipeline.served.good_jpegs import GOOD_QF
 from pipeline.timings import timed
@@ -46,14 +43,7 @@ LOSS_IMAGES = 3
 PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
 
 
-@task(
-    name="register",
-    task_run_name="register {recipe.name}",
-    retries=2,
-    retry_delay_seconds=3,
-    cache_policy=NO_CACHE,
-)
-@failures_counted("register")
+@retried_task("register", run_name="register {recipe.name}", whatever=True)
 @timed("register")
 def register_network(
     recipe: Recipe,

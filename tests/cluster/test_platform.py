@@ -105,9 +105,9 @@ def test_a_training_finishes_though_its_nodes_are_cut_off_for_a_while(topology):
     assert ascending(steps, 402)
 
 
-def test_a_training_finishes_though_the_prefect_server_is_away_for_a_while(topology):
-    command = topology.begin(*STUDY, "--steps", "403", "--name", "away")
-    command.wait_for("loss")
+def test_a_training_begins_and_finishes_though_the_prefect_server_is_away_for_a_while(topology):
+    command = topology.begin(*STUDY, "--steps", "403", "--name", "away", "--store", "of-away")
+    command.wait_for("store built")
     server = topology.services.servers["prefect"]
     server.stop()
     time.sleep(20)
