@@ -45,15 +45,18 @@ def head_killed(platform: Topology, command: Command, rng: random.Random) -> Non
 
 def process_killed(platform: Topology, command: Command, rng: random.Random) -> None:
     """A process that does the work on a node is gone: a training worker or a task's."""
-    found = [
-        pid
-        for name in NODES
-        for pid, title in processes_of(platform.hosts[name]).items()
-        if title.startswith("ray::") and not title.startswith(OF_NODES)
-    ]
-    if found:
-        with suppress(ProcessLookupError):
-            os.kill(rng.choice(found), signal.SIGKILL)
+    while command.runs:
+        found = [
+            pid
+            for name in NODES
+            for pid, title in processes_of(platform.hosts[name]).items()
+            if title.startswith("ray::") and not title.startswith(OF_NODES)
+        ]
+        if found:
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(found), signal.SIGKILL)
+            return
+        time.sleep(0.5)
 
 
 def command_killed(platform: Topology, command: Command, rng: random.Random) -> None:

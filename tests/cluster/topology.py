@@ -26,7 +26,7 @@ ADDRESSES = {
 CORES = {"desk": 0, "one": 1, "two": 1, "three": 1}
 """Of the Ray nodes beside the head, which has none."""
 RAY_PORT = 6379
-PATIENCE_S = 600.0
+PATIENCE_S = 900.0
 
 
 class Command:
