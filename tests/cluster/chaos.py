@@ -37,7 +37,7 @@ MANY = {"build": 12, "study": 5}
 """Faults of a round."""
 PAUSE_S = (2.0, 20.0)
 """The least and the most seconds from a command's start, or the end of a fault, to the next."""
-FINISHED, KILLED = "finished", "killed"
+FINISHED, KILLED, LOST = "finished", "killed", "lost: "
 OUTCOME = f"""
 import hashlib, json, mlflow
 from safetensors.numpy import load
@@ -73,7 +73,7 @@ class Try:
     faults: list[tuple[str, float]]
     """Each with the seconds after the command's start."""
     ended: str
-    """FINISHED, KILLED, or what it said was the error."""
+    """FINISHED, KILLED, what it said was the error, or, after LOST, what it did not do."""
     seconds: float
 
 
@@ -122,12 +122,12 @@ class Chaos:
                 struck = not tries or tries[-1].faults
                 assert struck, f"it fails undisturbed: {tries[-1].ended}"
                 tries.append(self._try(work, coming, rng))
+                assert not tries[-1].ended.startswith(LOST), tries[-1].ended
                 self._undisturbed()
             outcome = self._outcome()
             wrong = [name for name in outcome if outcome[name] != self.expected[work][name]]
             lost = ", ".join(f"{name}: {outcome[name]}" for name in wrong)
         except AssertionError as error:
-            logging.warning("%s", error)
             lost, *_ = str(error).splitlines()
             with suppress(AssertionError):
                 self._undisturbed()
@@ -142,11 +142,13 @@ class Chaos:
             name = coming.pop()
             faults.append((name, round(time.monotonic() - start, 1)))
             FAULTS[name](self.platform, command, rng)
-        if command.code() == 0:
-            ended = FINISHED
-        else:
-            was_killed = "command_killed" in [name for name, _ in faults]
-            ended = KILLED if was_killed else error_of(command)
+        was_killed = "command_killed" in [name for name, _ in faults]
+        try:
+            failed = command.code() != 0
+            ended = FINISHED if not failed else KILLED if was_killed else error_of(command)
+        except AssertionError as error:
+            logging.warning("%s", error)
+            ended = LOST + str(error).splitlines()[0]
         return Try(faults, ended, round(time.monotonic() - start, 1))
 
     def _begin(self, work: str) -> Command:
