@@ -9,7 +9,7 @@ from tests.cluster.hosts import SERVERS
 from tests.cluster.servers import BIN, PORTS
 from tests.pipeline.restoring.test_ray_data import photo_folder
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 STUDY = ("study", "--recipes", "quickres-qf10", "--threads", "1")
 
