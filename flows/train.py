@@ -23,11 +23,11 @@ from flows.runtime import open_tracker, ray_session, say
 from flows.settings import git_commit, settings
 from flows.steps import recording
 from flows.steps.checks import check_batches, check_networks, keep_apart
-from flows.steps.one_recipe import TrainedModel, TrainingPlan, score_and_register, train_network
+from flows.steps.image_sets import default_sets, find_validation_sets
 from flows.steps.reuse import tell_competitors
-from flows.steps.study_parts import default_sets
+from flows.steps.store_building import build_validation
 from flows.steps.study_results import notes_of
-from flows.steps.validation_sets import build_validation, find_validation_sets
+from flows.steps.training import TrainedModel, TrainingPlan, score_and_register, train_network
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.logs import about
 from pipeline.networks.weights import load_weights

@@ -9,8 +9,8 @@ import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from flows.planning.beside_jpeg import gate_scores
 from flows.planning.evaluated_images import images_of
-from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
 from flows.reporting.model_cards import model_card
 from flows.runtime import say

@@ -4,7 +4,7 @@ from concurrent.futures import CancelledError
 from threading import Event
 
 from flows.console import counted
-from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
+from flows.planning.beside_jpeg import keep_scores, kept_scores, scores_file
 from flows.runtime import progress, retried_task, say
 from flows.settings import settings
 from flows.steps import recording

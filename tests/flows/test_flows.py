@@ -13,13 +13,14 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.build_patches import build_patches
 from flows.evaluate import evaluate
-from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
+from flows.planning.beside_jpeg import keep_scores, kept_scores, scores_file
 from flows.planning.store_places import default_store
 from flows.reporting.score_tables import score_rows
 from flows.runtime import is_transient
+from flows.steps.image_sets import default_sets
 from flows.steps.reuse import competitors
 from flows.steps.scoring import stoppable
-from flows.steps.study_parts import default_sets, spec_for
+from flows.steps.store_building import spec_for
 from flows.study import study
 from flows.train import train
 from models import build_model
