@@ -21,9 +21,10 @@ from flows.parameters import (
 from flows.reporting.score_tables import Row, label_of
 from flows.settings import settings
 from flows.steps.image_sets import default_sets
+from flows.steps.scoring import TrainedModel
 from flows.steps.side_by_side import Outcome
 from flows.steps.study_results import StudyResult, raise_failures
-from flows.steps.training import TrainedModel, TrainingPlan
+from flows.steps.training import TrainingPlan
 from flows.study import run_study
 from models import build_model
 from models.measuring.complexity import total_memory_mb

@@ -15,6 +15,7 @@ from flows.planning.named_networks import open_network
 from flows.reporting.model_cards import model_card
 from flows.runtime import say
 from flows.settings import git_commit, settings
+from flows.steps.training import parts_json
 from pipeline.evaluation.precision_loss import middles, program_loss_db
 from pipeline.evaluation.protocol import evaluate
 from pipeline.evaluation.scores import Comparison
@@ -132,11 +133,6 @@ def rescore_champion(registry: ModelRegistry, name: str, jpeg: GateScores, recip
     scored = gate_scores(result, jpeg.qfs)
     registry.promotions.promote(name, champion.version, scored, jpeg=jpeg)
     say(f"{champion.uri} was scored on {jpeg.label} as well, to be compared")
-
-
-def parts_json(result: TrainingResult) -> str:
-    """Return on what, and in which precision, a training's steps were taken, as JSON."""
-    return json.dumps([asdict(part) for part in result.parts])
 
 
 def _tags(

@@ -9,7 +9,9 @@ from typing import Generic, TypeVar
 
 from flows.reporting.pages import link_artifact
 from flows.runtime import say
-from flows.steps.training import TrainedModel, TrainingPlan, reuse_or_train
+from flows.steps.reuse import reuse_or_train
+from flows.steps.scoring import TrainedModel
+from flows.steps.training import TrainingPlan
 from pipeline.logs import about
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.recipes import Recipe

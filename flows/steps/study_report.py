@@ -8,8 +8,8 @@ from flows.reporting.report_inputs import report_of
 from flows.runtime import going_on
 from flows.settings import git_commit, settings
 from flows.steps.publishing import WrittenReport, default_path, write_report
+from flows.steps.scoring import TrainedModel
 from flows.steps.side_by_side import Outcome
-from flows.steps.training import TrainedModel
 from pipeline.recipes import Recipe
 from pipeline.reports.analyses import ScoredNetwork
 from pipeline.reports.report_data import ReportedNetwork, cost_of, finite_curve

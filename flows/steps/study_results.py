@@ -10,8 +10,8 @@ from prefect.artifacts import create_table_artifact
 from flows.reporting.score_tables import JPEG_ROW, Row, score_rows
 from flows.runtime import going_on, say
 from flows.steps.publishing import WrittenReport
+from flows.steps.scoring import TrainedModel
 from flows.steps.side_by_side import Outcome
-from flows.steps.training import TrainedModel
 
 REASON_LENGTH = 600
 
