@@ -59,7 +59,9 @@ def build_patches(
             evaluation_images(settings().datasets_root),
             allowed=allow_evaluation_images,
         )
-        version = build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
+        version = build_version(
+            uri, spec, scanned, dataset, repair=repair, max_rejected_share=max_rejected_share
+        )
         log_version(run, version)
         link_artifact(run)
     return version

@@ -43,9 +43,7 @@ def build_versions(
     shared = spec_for(named, recipes) if named is not None else None
     specs = {recipe.name: shared or recipe.patches for recipe in recipes}
     built = {
-        spec: build_version(
-            named or default_store(dataset, spec), spec, scanned, dataset, False, MAX_REJECTED_SHARE
-        )
+        spec: build_version(named or default_store(dataset, spec), spec, scanned, dataset)
         for spec in dict.fromkeys(specs.values())
     }
     return {name: built[spec] for name, spec in specs.items()}
@@ -77,12 +75,7 @@ def build_validation(recipes: Sequence[Recipe], sets: Sets) -> dict[str, StoreVe
     wanted = {r.name: (r.looks_at, r.validation_patches) for r in recipes if r.looks_at}
     built = {
         (reference, spec): build_version(
-            default_store(f"validation-{reference}", spec),
-            spec,
-            sets[reference],
-            reference,
-            False,
-            MAX_REJECTED_SHARE,
+            default_store(f"validation-{reference}", spec), spec, sets[reference], reference
         )
         for reference, spec in dict.fromkeys(wanted.values())
     }
@@ -96,8 +89,9 @@ def build_version(
     spec: PatchSpec,
     scanned: tuple[ScannedImage, ...],
     dataset: str,
-    repair: bool,
-    max_rejected_share: float,
+    *,
+    repair: bool = False,
+    max_rejected_share: float = MAX_REJECTED_SHARE,
 ) -> StoreVersion:
     """Bring a store up to date and return the version that is now current.
 
