@@ -14,8 +14,7 @@ from pipeline.evaluation.protocol import evaluate
 from pipeline.evaluation.scores import EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
 from storage.registry.gate import COMPARED, Decision, GateScores, decide
-from storage.registry.model_files import RegistryError
-from storage.registry.registered_version import RegisteredVersion, scores_of
+from storage.registry.registered_version import RegisteredVersion, RegistryError, scores_of
 
 
 @dataclass(frozen=True, kw_only=True)
