@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from flows.runtime import say
 from flows.settings import settings
@@ -38,8 +37,7 @@ def reuse_or_train(
     found, result = known
     say(f"reused {recipe.name}: {found.uri} has the same recipe, patches, code and start")
     run.log_tags({"reused": found.uri})
-    made = score_and_register(recipe, version, run, plan, result, initial_weights, state="reused")
-    return replace(made, training_run=found.run_id)
+    return score_and_register(recipe, version, run, plan, result, initial_weights, found)
 
 
 def find_trained(

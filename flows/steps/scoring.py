@@ -34,7 +34,7 @@ from pipeline.training.job import Record, TrainingResult
 from storage import files
 from storage.files import StoreError
 from storage.patches.versions import StoreVersion
-from storage.registry.model_registry import RegistryError
+from storage.registry.model_registry import RegisteredVersion, RegistryError
 from storage.tracking.tracked_run import TrackedRun
 
 
@@ -75,9 +75,12 @@ def score_and_register(
     plan: TrainingPlan,
     result: TrainingResult,
     initial_weights: str | None,
-    state: Literal["trained", "reused"] = "trained",
+    reused: RegisteredVersion | None = None,
 ) -> TrainedModel:
-    """Score trained weights on every set, and register them; all of it recorded in `run`."""
+    """Score trained weights on every set, and register them; all of it recorded in `run`.
+
+    `reused` is the registered version that they are of, None for weights that were made now.
+    """
     gpus = gpus_a_worker(plan) if may_grow() else 0
     scores = {
         dataset: score_network(recipe, result.weights, dataset, plan.stop, gpus)
@@ -98,7 +101,7 @@ def score_and_register(
     return TrainedModel(
         recipe=recipe.name,
         architecture=recipe.architecture,
-        state=state,
+        state="reused" if reused is not None else "trained",
         weights=result.weights,
         steps=result.steps,
         seconds=result.seconds,
@@ -108,7 +111,7 @@ def score_and_register(
         model=model,
         alias=alias,
         note=note,
-        training_run=run.run_id,
+        training_run=(reused or run).run_id,
     )
 
 

@@ -1,4 +1,4 @@
-"""The task that trains a network, what it is asked for, and what of it the cluster holds."""
+"""The task that trains a network, what it asks the cluster for, and for how many there is room."""
 
 import json
 from collections.abc import Mapping
