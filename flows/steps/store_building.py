@@ -1,4 +1,4 @@
-"""Prefect tasks that turn a dataset into a store version; Ray does the work in them."""
+"""Patch stores brought up to date: one, those of recipes, those that they validate on."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
