@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt
 
+# Hundreds of processes of the tests import the project: it is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast test-cluster check format clean
 
 demo: $(VENV)/.installed ## build a store, train, evaluate, register on photographs (4 minutes with the installation)

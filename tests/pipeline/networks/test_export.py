@@ -56,6 +56,7 @@ def cases(exported) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_program_equals_the_clipped_network_at_any_size_and_batch(exported, cases):
     _, export = exported
     program = export.program.module()
