@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c infra/constraints.txt
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c infra/constraints.txt
 INSTALL = $(UV) $(1) || $(PIP) $(1)
 
 # uv installs in seconds what takes pip minutes, and knows nothing of pip's settings: those of the
