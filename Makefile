@@ -19,6 +19,9 @@ ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
+# Hundreds of processes of the tests import the project: it is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast test-cluster check format clean
 
 demo: $(VENV)/.installed ## build a store, train, evaluate, register on photographs (2 minutes with the installation)
