@@ -119,8 +119,7 @@ class StageStep:
             loss = self._backward(self.model, inputs, target)
             if self.stage.clip_norm is not None:
                 clip_grad_norm_(self.network.parameters(), self.stage.clip_norm)
-            with autocast(self.precision, self.world.device):  # for the products of Muon
-                self.optimizer.step()
+            self.optimizer.step()
             return loss
         except RuntimeError as error:
             if not is_out_of_memory(error):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands import evaluate_networks
+from flows.settings import settings
 from storage.registry.model_registry import ModelRegistry
 from storage.tracking.mlflow_client import open_client
 from tests.support.commands import QFACTORY
@@ -184,14 +186,16 @@ def test_the_same_study_again_reuses_store_training_and_model(
 
 
 def test_the_registered_model_scores_the_same_as_the_training_said(
-    workspace, datasets_root, first_study
+    workspace, datasets_root, first_study, monkeypatch, capsys
 ):
-    printed = qfactory(
-        workspace, datasets_root,
-        "evaluate", "qfactory-quickres-qf10@champion", "--dataset", "classic5", "--qf", "10",
-        "--json",
-    )  # fmt: skip
-    (row,) = json.loads(printed[printed.index("[") : printed.rindex("]") + 1])
+    monkeypatch.setenv("QFACTORY_WORKSPACE", str(workspace))
+    monkeypatch.setenv("QFACTORY_DATASETS", str(datasets_root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings.cache_clear()
+    name = "qfactory-quickres-qf10@champion"
+    assert evaluate_networks.evaluate(name, dataset=["classic5"], qf=[10], json=True) == 0
+    settings.cache_clear()
+    (row,) = json.loads(capsys.readouterr().out)
     assert list(row) == [
         "dataset", "qf", "images", "psnr", "ssim", "ssim_gaussian", "psnr_b", "bpp",
         "seconds_per_mpx", "published",

@@ -252,13 +252,13 @@ def test_two_slices_give_the_weights_of_one_uninterrupted_training(first, tmp_pa
     whole = plain_training(
         TrainingJob(recipe=recipe, store=store.uri, checkpoints=str(tmp_path), threads=1)
     )
-    part = train(recipe=ALONE, steps=steps, threads=1, stop_after="0s")
+    part = train(recipe=ALONE, steps=steps, threads=1, evaluate_on=[small_set()], stop_after="0s")
     assert isinstance(part, TrainingSlice)
     assert str(part) == "quickres-qf10: 1 of 20 steps done; the same command goes on"
     known = versions(MODELS[ALONE])
     (cut_short,) = trainings()
     assert cut_short.info.status == "KILLED"
-    rest = train(recipe=ALONE, steps=steps, threads=1, stop_after="1h")
+    rest = train(recipe=ALONE, steps=steps, threads=1, evaluate_on=[small_set()], stop_after="1h")
     assert not isinstance(rest, TrainingSlice)
     assert len(versions(MODELS[ALONE])) == len(known) + 1
     (run,) = trainings()
@@ -285,5 +285,5 @@ def test_without_its_tracking_server_a_study_trains_and_says_what_was_not_record
     assert [model.model for model in result.models] == [None]
     assert any("not recorded in MLflow: start of run" in note for note in result.notes)
     folder = str(Path(result.models[0].weights).parent)
-    evaluate_networks.evaluate(folder, dataset=["sample"], qf=[10], json=True)
-    assert json.loads(capsys.readouterr().out)[0]["images"] == 3
+    evaluate_networks.evaluate(folder, dataset=[small_set()], qf=[10], json=True)
+    assert json.loads(capsys.readouterr().out)[0]["images"] == 2

@@ -7,13 +7,12 @@ from importlib.resources import files
 
 import jsonschema
 import pytest
-import yaml
 
 from flows.settings import Settings
-from tests.support.infra_files import INFRA, SECRET, hosts_of
+from tests.support.infra_files import INFRA, SECRET, documents, hosts_of
 from tests.support.project import PROJECT
 
-COMPOSE = yaml.safe_load((INFRA / "compose.yaml").read_text())
+(COMPOSE,) = documents(INFRA / "compose.yaml")
 SERVICES = COMPOSE["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 ONCE = {"bucket", "deploy"}

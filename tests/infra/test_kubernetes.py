@@ -68,7 +68,7 @@ def built(overlay):
     """The manifests of an overlay, as they are applied."""
     command = ["kubectl", "kustomize", KUBERNETES / overlay]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.load_all(done.stdout, yaml.CSafeLoader))
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -87,6 +87,7 @@ def test_the_schemas_find_what_is_wrong():
     check(ray)
 
 
+@pytest.mark.slow
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_builds_into_manifests_that_kubernetes_allows(overlay):
@@ -140,6 +141,7 @@ def claims_of(manifests, template):
     return [claim for s in sets if s["template"] is template for claim in s["volumeClaimTemplates"]]
 
 
+@pytest.mark.slow
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_host_that_a_setting_leads_to_is_a_service(overlay):

@@ -76,12 +76,13 @@ def test_dmcnns_bottleneck_sees_145_pixels():
 
 
 @pytest.mark.parametrize("size", ODD_SIZES)
-@pytest.mark.parametrize("name", sorted(SMALL))
-def test_keeps_the_shape_of_odd_sized_images(name, size):
+def test_idcn_that_gives_a_residual_keeps_the_shape_of_odd_sized_images(size):
     x = torch.rand(2, 1, *size)
-    assert awake(name)(x, tables(10, 40)).shape == x.shape
+    with torch.no_grad():
+        assert awake("idcn-residual")(x, tables(10, 40)).shape == x.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_a_batch_of_mixed_quality_factors_equals_one_at_a_time(name):
     network = awake(name).double()

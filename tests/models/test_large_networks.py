@@ -147,6 +147,7 @@ def test_tnrds_table_stays_exact_under_autocast():
     assert torch.equal(mixed, stage.influence.table())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lr"), [("memnet", 1e-3), ("quickres", 1e-3), ("rdn", 1e-3), ("tnrd", 1e-2)]
 )

@@ -14,7 +14,7 @@ from models.losses import LOSSES
 from models.measuring.receptive_field import receptive_field
 from tests.support.small_networks import SMALL, awake, table_of
 
-ODD_SIZES = [(8, 8), (33, 47), (57, 64)]
+ODD_SIZES = [(8, 8), (9, 8), (33, 47), (57, 64)]
 NAMES = sorted(ARCHITECTURES)
 WITH_TABLE = [name for name in NAMES if getattr(ARCHITECTURES[name], "needs_table", False)]
 

@@ -17,7 +17,7 @@ SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY")
 
 def documents(path: Path) -> list[dict[str, Any]]:
     """Return the documents of a YAML file that are not empty."""
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+    return [document for document in yaml.load_all(path.read_text(), yaml.CSafeLoader) if document]
 
 
 def pins() -> dict[str, str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from flows.commands.doctor import doctor
 from flows.console import out
 from flows.settings import settings
+from pipeline.health import node_probe
 from storage.leases import held, holder_of
 from storage.tracking.abandoned_runs import OWNER_TAG
 from storage.tracking.living_processes import machine
@@ -21,6 +23,8 @@ from tests.support.mlflow_servers import new_database
 from tests.support.processes import free_port
 from tests.support.store_images import build, image_folder
 
+our_code = cache(node_probe._code)
+"""Its digest takes a third of a second, and is the same in all that is asked here."""
 SERVERS = ("PREFECT_API_URL", "RAY_ADDRESS", "MLFLOW_TRACKING_URI")
 
 
@@ -32,6 +36,7 @@ def ask(tmp_path, monkeypatch, capsys):
         for name in SERVERS:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("QFACTORY_WORKSPACE", str(tmp_path / "workspace"))
+        monkeypatch.setattr(node_probe, "_code", our_code)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         settings.cache_clear()

@@ -170,6 +170,7 @@ def test_numbers_are_written_as_people_read_them():
     assert log_ticks([0.5, 2e6]) == [1, 10, 100, 1000, 10_000, 100_000, 1_000_000]
 
 
+@pytest.mark.slow
 def test_the_scripts_cannot_end_the_element_that_they_stand_in():
     text = scripts()
     assert not re.search(r"</?script|<!--", text, re.IGNORECASE)

@@ -279,6 +279,7 @@ def photos(tmp_path, crops) -> str:
     return f"folder:{tmp_path / 'photos'}"
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_loses_no_scores(photos, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     table, page = tmp_path / "scores.csv", f"{tmp_path}/file/report.html"
@@ -292,6 +293,7 @@ def test_a_report_that_cannot_be_written_loses_no_scores(photos, tmp_path, capsy
     assert f"WARNING: no report at {page}" in told.err
 
 
+@pytest.mark.slow
 def test_a_report_goes_to_a_bucket_as_the_table_does(photos, capsys):
     places = ["memory://reports/scores.csv", "memory://reports/page.html"]
     code = evaluate_networks.evaluate(

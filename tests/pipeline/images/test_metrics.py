@@ -180,7 +180,7 @@ def test_a_metric_refuses_what_it_cannot_compare(name):
 @pytest.mark.parametrize(
     ("folder", "qf"),
     [
-        pytest.param(*row, marks=[pytest.mark.slow] if row[0] == "LIVE1" and row[1] > 10 else [])
+        pytest.param(*row, marks=[pytest.mark.slow] if row[0] == "LIVE1" else [])
         for row in sorted(JPEG_ROWS)
     ],
 )

@@ -121,6 +121,7 @@ def check(monkeypatch, network, **options):
     return check_network("mine", **options)
 
 
+@pytest.mark.slow
 def test_a_network_that_keeps_the_rules_is_described(monkeypatch):
     found = check(monkeypatch, Halving)
     assert (found.layers, found.receptive_field, found.measured) == (1, 7, True)

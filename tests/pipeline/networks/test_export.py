@@ -21,8 +21,8 @@ SHAPES = [(1, 8, 8), (3, 33, 47), (1, 40, 40), (1, 57, 64), (3, 8, 8)]
 """Images, height, width: few and many, small, odd and square, none the example's."""
 
 
-QUICK = {"arcnn", "quickres"}
-"""Networks that are exported in the fast suite; the others are slow tests."""
+QUICK = {"quickres"}
+"""The network that is exported in the fast suite; the others are slow tests."""
 
 
 def network_parameters() -> list:

@@ -151,6 +151,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_build_with_a_clear_error_and_the_previous_version_whole(
     tmp_path, small_disk
 ):

@@ -25,6 +25,7 @@ from tests.support.store_images import build, fail_midway, image_folder
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'qfactory[s3]'")
 S3File = pytest.importorskip("s3fs.core").S3File
 moto = pytest.importorskip("moto", reason="moto's S3 server is not installed")
+pytestmark = pytest.mark.slow  # the server and its clients are seconds of imports
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,6 @@ def wait_until_it_answers(address):
     pytest.fail(f"the S3 server at {address} does not answer")
 
 
-@pytest.mark.slow
 def test_a_store_on_s3_has_the_same_shards_as_one_on_the_disk(tmp_path, bucket):
     photos = image_folder(tmp_path / "photos", 20)
     local = build(photos, tmp_path / "store").version

@@ -422,6 +422,7 @@ def test_a_network_that_onnx_cannot_express_is_registered_without_it(registry):
     np.testing.assert_array_equal(pixels(model.predict(grey_jpeg())), pixels(grey_jpeg()))
 
 
+@pytest.mark.slow
 def test_the_precision_is_a_parameter_of_mlflows(registry):
     model = mlflow.pyfunc.load_model(str(folder_of(registry, NAME)))
     exact = model.predict(grey_jpeg(), params={"precision": "float32"})

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from models import build_model
-from pipeline.training.muon import Muon, orthogonal
+from pipeline.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
 from pipeline.training.optimization import make_optimizer, optimizer_tensors, restore_optimizer
 from tests.support.training_recipes import STAGE
 
@@ -20,6 +20,17 @@ def test_all_singular_values_become_about_one(shape):
     torch.manual_seed(0)
     values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
     assert 0.6 < values.min() <= values.max() < 1.3
+
+
+def test_it_is_the_newton_schulz_iteration():
+    torch.manual_seed(0)
+    matrices = torch.randn(2, 16, 72) * torch.logspace(0, -4, 16)[:, None]
+    x = matrices.double() / matrices.double().norm(dim=(1, 2), keepdim=True)
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        gram = x @ x.transpose(1, 2)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    torch.testing.assert_close(orthogonal(matrices), x.float(), rtol=0, atol=1e-5)
 
 
 def test_no_gradient_gives_no_update():

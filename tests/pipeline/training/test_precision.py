@@ -73,6 +73,7 @@ def test_this_machine_is_named_with_what_it_has():
     assert name.endswith(f"({units})") if units else name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [RECIPE, EVERYTHING], ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
 def test_a_training_is_the_same_bit_for_bit_whole_or_interrupted_in_each_precision(
@@ -97,6 +98,7 @@ def test_a_training_is_the_same_bit_for_bit_whole_or_interrupted_in_each_precisi
     assert stopped_in(resumed.parts) == stopped_in(whole.parts) == [(chosen, recipe.steps)]
 
 
+@pytest.mark.slow
 def test_the_precision_makes_a_difference(processor, store, tmp_path):
     exact, rounded = (
         train(make_job(store, tmp_path / chosen, precision=chosen))

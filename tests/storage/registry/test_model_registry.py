@@ -133,6 +133,7 @@ def test_a_consumer_without_this_project_and_without_pickle_restores_any_size(re
                 np.testing.assert_allclose(restored[name], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_version_carries_its_tags_digests_requirements_and_run(registry, tmp_path):
     opened, run_id = registry
     found = register(registry, "qfactory-net-qf10", recipe="net-qf10", commit="abc")
@@ -146,6 +147,7 @@ def test_a_version_carries_its_tags_digests_requirements_and_run(registry, tmp_p
     assert "".join((folder / "MLmodel").read_text().split()).count("[-1,1,-1,-1]") == 2
 
 
+@pytest.mark.slow
 def test_a_loaded_network_equals_the_registered_one(registry):
     opened, _ = registry
     found = register(registry, "qfactory-loaded")
@@ -155,6 +157,7 @@ def test_a_loaded_network_equals_the_registered_one(registry):
         torch.testing.assert_close(loaded(image), network()(image))
 
 
+@pytest.mark.slow
 def test_changed_added_and_removed_files_are_refused_by_name(registry):
     opened, _ = registry
     found = register(registry, "qfactory-changed")
@@ -180,6 +183,7 @@ def test_changed_added_and_removed_files_are_refused_by_name(registry):
     opened.load(found.uri)
 
 
+@pytest.mark.slow
 def test_a_pt2_archive_with_a_pickle_inside_is_not_loaded(registry, tmp_path):
     opened, _ = registry
     found = register(registry, "qfactory-pickled")

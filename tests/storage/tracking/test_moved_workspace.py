@@ -15,6 +15,8 @@ from storage.tracking.moved_workspace import follow
 from storage.tracking.tracker import Tracker
 from tests.support.mlflow_servers import new_database
 
+pytestmark = pytest.mark.slow
+
 
 class Lighter(nn.Module):
     """The least that can be registered."""
