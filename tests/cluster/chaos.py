@@ -173,7 +173,7 @@ def faults_for(work: str, rng: random.Random) -> list[str]:
 
 def error_of(command: Command) -> str:
     """Return the error that a command says it ended with, in one line."""
-    _, mark, told = f"\n{command.told}".rpartition("\nerror: ")
+    _, mark, told = command.told.rpartition("error: ")  # Prefect leaves lines unfinished before
     last = told.strip().splitlines()[-1:]
     if last and last[0].startswith("Flow run finished in state"):  # as `prefect` says it
         return last[0]
