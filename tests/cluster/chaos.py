@@ -198,25 +198,22 @@ def record(new: Sequence[Round]) -> None:
 
 
 def outcomes_of(kind: str, rounds: Sequence[dict]) -> dict[str, int]:
-    """Count how the commands ended that a fault struck, and in which rounds something was lost.
+    """Count how the commands ended that a fault struck.
 
-    What did not finish was completed by the same command, in every round that lost nothing.
+    What ended with a message, or was killed, was completed by the same command, in every round that
+    lost nothing.
     """
     struck = [
-        (row, one)
+        one["ended"]
         for row in rounds
         for one in row["tries"]
         for name, _ in one["faults"]
         if name == kind
     ]
-    ended = Counter(one["ended"] for _, one in struck)
-    return {
-        "faults": len(struck),
-        FINISHED: ended[FINISHED],
-        KILLED: ended[KILLED],
-        "ended with a message": len(struck) - ended[FINISHED] - ended[KILLED],
-        "lost something": sum(bool(row["lost"]) for row, _ in struck),
-    }
+    ends = Counter(LOST if end.startswith(LOST) else end for end in struck)
+    known = {end.removesuffix(": "): ends[end] for end in (FINISHED, KILLED, LOST)}
+    messages = len(struck) - sum(known.values())
+    return {"faults": len(struck), **known, "ended with a message": messages}
 
 
 def main() -> int:
