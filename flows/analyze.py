@@ -18,12 +18,13 @@ from flows.parameters import (
     Threads,
     Workers,
 )
-from flows.planning.side_by_side import Outcome
 from flows.reporting.score_tables import Row, label_of
 from flows.settings import settings
-from flows.steps.one_recipe import TrainedModel, TrainingPlan
-from flows.steps.study_parts import default_sets
+from flows.steps.image_sets import default_sets
+from flows.steps.scoring import TrainedModel
+from flows.steps.side_by_side import Outcome
 from flows.steps.study_results import StudyResult, raise_failures
+from flows.steps.training import TrainingPlan
 from flows.study import run_study
 from models import build_model
 from models.measuring.complexity import total_memory_mb

@@ -8,7 +8,8 @@ from flows.reporting.pages import link_artifact
 from flows.runtime import open_tracker, ray_session
 from flows.settings import settings
 from flows.steps.checks import keep_apart
-from flows.steps.store_building import build_version, log_version, scan_sources
+from flows.steps.image_sets import scan_sources
+from flows.steps.store_building import build_version, log_version
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.datasets.sources import hashes_by_name
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
@@ -58,7 +59,9 @@ def build_patches(
             evaluation_images(settings().datasets_root),
             allowed=allow_evaluation_images,
         )
-        version = build_version(uri, spec, scanned, dataset, repair, max_rejected_share)
+        version = build_version(
+            uri, spec, scanned, dataset, repair=repair, max_rejected_share=max_rejected_share
+        )
         log_version(run, version)
         link_artifact(run)
     return version

@@ -7,8 +7,8 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 
 from flows.parameters import QualityFactors, Reference, References
+from flows.planning.beside_jpeg import score_beside_jpeg
 from flows.planning.evaluated_images import images_of
-from flows.planning.kept_scores import score_beside_jpeg
 from flows.planning.named_networks import OpenNetwork, open_network
 from flows.reporting.evaluation_report import evaluation_report
 from flows.reporting.pages import link_artifact

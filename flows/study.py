@@ -18,18 +18,18 @@ from flows.parameters import (
     Workers,
 )
 from flows.planning.recipe_graph import ordered_recipes
-from flows.planning.side_by_side import Outcome
 from flows.runtime import open_tracker, ray_session
 from flows.settings import git_commit, settings
-from flows.steps.checks import check_batches, check_networks, keep_apart
-from flows.steps.one_recipe import TrainedModel, TrainingPlan, room_of
+from flows.steps.checks import check_batches, check_networks, keep_apart, tell_competitors
+from flows.steps.image_sets import default_sets, find_validation_sets, scan_sources
 from flows.steps.publishing import WrittenReport
-from flows.steps.reuse import are_trained, may_be_trained, tell_competitors
-from flows.steps.store_building import scan_sources
-from flows.steps.study_parts import build_versions, default_sets, train_all
+from flows.steps.reuse import are_trained, may_be_trained
+from flows.steps.scoring import TrainedModel
+from flows.steps.side_by_side import Outcome, train_all
+from flows.steps.store_building import build_validation, build_versions
 from flows.steps.study_report import report_study
 from flows.steps.study_results import StudyError, StudyResult, raise_failures, study_result
-from flows.steps.validation_sets import build_validation, find_validation_sets
+from flows.steps.training import TrainingPlan, room_of
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.datasets.sources import hashes_by_name
 from pipeline.recipes import Recipe

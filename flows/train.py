@@ -22,12 +22,12 @@ from flows.reporting.pages import link_artifact
 from flows.runtime import open_tracker, ray_session, say
 from flows.settings import git_commit, settings
 from flows.steps import recording
-from flows.steps.checks import check_batches, check_networks, keep_apart
-from flows.steps.one_recipe import TrainedModel, TrainingPlan, score_and_register, train_network
-from flows.steps.reuse import tell_competitors
-from flows.steps.study_parts import default_sets
+from flows.steps.checks import check_batches, check_networks, keep_apart, tell_competitors
+from flows.steps.image_sets import default_sets, find_validation_sets
+from flows.steps.scoring import TrainedModel, score_and_register
+from flows.steps.store_building import build_validation
 from flows.steps.study_results import notes_of
-from flows.steps.validation_sets import build_validation, find_validation_sets
+from flows.steps.training import TrainingPlan, train_network
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.logs import about
 from pipeline.networks.weights import load_weights
@@ -105,10 +105,6 @@ def train(
             each, have a GPU in common
         stop_after: stop with a checkpoint after so long, such as 9m; the same command goes on, and
             the last slice is the one that is evaluated and registered
-        accelerator: what to compute on: `auto` takes GPUs if enough of them are there now, `gpu` or
-            a type such as `A100` waits for them, `cpu` leaves them alone
-        gpus_per_worker: GPUs of a worker; a share such as 0.25 lets small networks, of one worker
-            each, have a GPU in common
         precision: `auto` is bfloat16 where the device computes in it, else float32; a training that
             goes on keeps to what it began in
         fresh: train from the start even if checkpoints of the same training exist

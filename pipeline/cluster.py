@@ -173,14 +173,9 @@ def ray_map(
     cluster grows. When the caller stops early or a task fails, the rest is cancelled. No items need
     no cluster. Raises CancelledError once another thread has set `stop`.
     """
-    if items:
-        connect(None)
-        yield from _mapped(function, items, gpus, stop or threading.Event())
-
-
-def _mapped(
-    function: Callable[[T], R], items: Sequence[T], gpus: float, stop: threading.Event
-) -> Iterator[R]:
+    if not items:
+        return
+    connect(None)
     task = ray.remote(_call).options(
         num_gpus=gpus, max_retries=4, retry_exceptions=[ConnectionError, TimeoutError]
     )
@@ -212,9 +207,9 @@ def _mapped(
             ray.cancel(reference, force=True)
 
 
-def _first_done(running: list[ray.ObjectRef], stop: threading.Event) -> ray.ObjectRef:
+def _first_done(running: list[ray.ObjectRef], stop: threading.Event | None) -> ray.ObjectRef:
     while not (done := ray.wait(running, timeout=STOP_S)[0]):
-        if stop.is_set():
+        if stop is not None and stop.is_set():
             raise CancelledError("stopped")
     return done[0]
 

@@ -70,6 +70,7 @@ ROOMS: dict[str, set[str]] = {
         "pipeline/drawing",
         "pipeline/images",
         "pipeline/networks",
+        "pipeline/served",
     },
     "pipeline/reports": {
         "pipeline/drawing",

@@ -5,8 +5,8 @@ from functools import partial
 
 from flows.console import notes, print_json, show_table, shown
 from flows.parameters import QualityFactors, References
+from flows.planning.beside_jpeg import score_beside_jpeg
 from flows.planning.evaluated_images import images_of
-from flows.planning.kept_scores import score_beside_jpeg
 from flows.planning.named_networks import OpenNetwork, open_network
 from flows.reporting.score_tables import SPARE, result_rows
 from pipeline.evaluation import published

@@ -6,16 +6,15 @@ from dataclasses import asdict, dataclass
 from flows.commands.models_registry import open_registry
 from flows.console import out, print_json, show_table, shown
 from flows.parameters import QualityFactors, Reference
+from flows.planning.beside_jpeg import gate_scores
 from flows.planning.evaluated_images import images_of
-from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
 from flows.reporting.score_tables import SPARE
 from pipeline.evaluation.protocol import evaluate
 from pipeline.evaluation.scores import EvaluationResult
 from pipeline.images.degrade import STANDARD, Protocol
 from storage.registry.gate import COMPARED, Decision, GateScores, decide
-from storage.registry.model_files import RegistryError
-from storage.registry.registered_version import RegisteredVersion, scores_of
+from storage.registry.registered_version import RegisteredVersion, RegistryError, scores_of
 
 
 @dataclass(frozen=True, kw_only=True)

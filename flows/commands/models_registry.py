@@ -17,9 +17,8 @@ from flows.reporting.registry_views import (
 from flows.settings import settings
 from storage.registry.consumer_files import BYTE_CACHE
 from storage.registry.gate import CHAMPION, JPEG_TAG, scores_in
-from storage.registry.model_files import RegistryError
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion
-from storage.registry.registered_version import DIGEST_TAG, scores_of
+from storage.registry.registered_version import DIGEST_TAG, RegistryError, scores_of
 from storage.shown import shown_uri
 
 NOT_CHECKED = "not checked"

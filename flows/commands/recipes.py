@@ -10,8 +10,8 @@ from flows.console import notes, out, print_json, show_rows
 from flows.planning.recipe_graph import children_of, matching, ordered_recipes
 from flows.settings import settings
 from pipeline.recipes import Recipe, get_recipe
-from storage.registry.model_files import RegistryError
 from storage.registry.model_registry import ModelRegistry
+from storage.registry.registered_version import RegistryError
 
 
 def list_recipes(*patterns: str, json: bool = False) -> None:

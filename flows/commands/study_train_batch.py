@@ -11,7 +11,7 @@ from flows.reporting import pages
 from flows.reporting.score_tables import SPARE, Row
 from flows.restore_batch import restore_batch as restore_batch_flow
 from flows.restore_batch import table_of
-from flows.steps.one_recipe import TrainedModel
+from flows.steps.scoring import TrainedModel
 from flows.steps.study_results import StudyError, StudyResult, rows_of
 from flows.study import study as study_flow
 from flows.train import TrainingSlice

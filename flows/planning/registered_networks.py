@@ -8,8 +8,9 @@ from flows.settings import settings
 from pipeline.restoring.batch_file import NetworkSource
 from pipeline.served.facts import facts_in
 from storage.batches.batch_settings import UsedNetwork
-from storage.registry.model_files import PROGRAM, RegistryError
+from storage.registry.model_files import PROGRAM
 from storage.registry.model_registry import ModelRegistry, RegisteredVersion, scores_of
+from storage.registry.registered_version import RegistryError
 
 RESCALED = "-rescaled-"
 """Part of the names of networks for pictures that were made smaller before they were compressed."""

@@ -1,8 +1,8 @@
-"""What is checked before anything is built: leaks, networks, batches. A fault costs seconds."""
+"""What is checked, and told, before anything is built: a fault costs seconds."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from flows.runtime import say
 from flows.settings import settings
@@ -13,6 +13,7 @@ from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.networks.contract import check_network
 from pipeline.recipes import Recipe
 from pipeline.timings import timed
+from storage.registry.model_registry import ModelRegistry, RegisteredVersion, RegistryError
 
 
 def keep_apart(
@@ -61,3 +62,30 @@ def check_batches(recipes: Iterable[Recipe], workers: int) -> None:
     for recipe in recipes:
         for stage in recipe.stages:
             share_of_batch(stage.batch, workers)
+
+
+def tell_competitors(recipes: Sequence[Recipe]) -> None:
+    """Say which recipes will share a registered model, and its champion, with other recipes."""
+    try:
+        registry = ModelRegistry(settings().mlflow_uri)
+        known = registry.list_models() if settings().has_mlflow else {}
+    except RegistryError:
+        known = {}  # the training warns of it when it looks for what can be reused
+    for recipe in recipes:
+        if others := competitors(recipe, recipes, known.get(recipe.model_name, ())):
+            say(
+                f"{recipe.name} will be a version of {recipe.model_name} and compete for @champion "
+                f"with {', '.join(others)}; `registered_as` in a recipe names a model of its own"
+            )
+
+
+def competitors(
+    recipe: Recipe, trained: Iterable[Recipe], versions: Iterable[RegisteredVersion]
+) -> list[str]:
+    """Return the names of other recipes whose networks have the registered model of this one.
+
+    `trained` are the recipes of the same study, `versions` those that are registered already.
+    """
+    others = {other.name for other in trained if other.model_name == recipe.model_name}
+    others |= {version.tags.get("recipe", "unknown") for version in versions}
+    return sorted(others - {recipe.name})

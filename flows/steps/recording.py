@@ -118,7 +118,7 @@ def draw_picture(
     )
 
 
-def scores_artifact(name: str, comparison: Comparison, architecture: str | None = None) -> None:
+def scores_artifact(name: str, comparison: Comparison, architecture: str) -> None:
     """Leave the scores as a Prefect table."""
     create_table_artifact(
         score_rows(name, comparison, architecture),

@@ -2,30 +2,28 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from threading import Lock
 
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from flows.planning.beside_jpeg import gate_scores
 from flows.planning.evaluated_images import images_of
-from flows.planning.kept_scores import gate_scores
 from flows.planning.named_networks import open_network
 from flows.reporting.model_cards import model_card
 from flows.runtime import say
 from flows.settings import git_commit, settings
-from pipeline.evaluation.precision_loss import middles, program_loss_db
+from flows.steps.training import parts_json
+from pipeline.evaluation.precision_loss import with_loss
 from pipeline.evaluation.protocol import evaluate
 from pipeline.evaluation.scores import Comparison
 from pipeline.images.degrade import protocol_of
 from pipeline.images.jpeg import quantization_table
-from pipeline.networks.devices import choose_precision
-from pipeline.networks.export import NetworkExport, export_network
+from pipeline.networks.export import export_network
 from pipeline.networks.weights import load_network
 from pipeline.prometheus import failures_counted
 from pipeline.recipes import Recipe
-from pipeline.served.good_jpegs import GOOD_QF
 from pipeline.timings import timed
 from pipeline.training.job import TrainingResult
 from pipeline.training.start import training_tags
@@ -78,7 +76,8 @@ def register_network(
         _, network = load_network(result.weights)
         table = None if recipe.blind else quantization_table(recipe.qfs[0])
         with _exporting:
-            export = with_loss(export_network(network, table), next(iter(scores)), recipe)
+            images = images_of(next(iter(scores)), first=LOSS_IMAGES)
+            export = with_loss(export_network(network, table), images, recipe.qfs)
             found = registry.register(
                 export.module,
                 name=name,
@@ -104,19 +103,6 @@ def register_network(
     return found, decision.alias
 
 
-def with_loss(export: NetworkExport, dataset: str, recipe: Recipe) -> NetworkExport:
-    """Measure what a program loses by bfloat16, if this processor computes in it.
-
-    At the lowest and the highest of its quality factors that photographs are restored at.
-    """
-    if choose_precision("auto", torch.device("cpu")) == "float32":
-        return export
-    images = middles(images_of(dataset, first=LOSS_IMAGES))
-    qfs = [qf for qf in sorted(recipe.qfs) if qf <= GOOD_QF] or recipe.qfs
-    loss = program_loss_db(export, images, sorted({qfs[0], qfs[-1]}))
-    return replace(export, facts=replace(export.facts, bfloat16_loss_db=loss))
-
-
 def rescore_champion(registry: ModelRegistry, name: str, jpeg: GateScores, recipe: Recipe) -> None:
     """Score the standing champion on the dataset and QFs of `jpeg`, if it was scored on others.
 
@@ -132,11 +118,6 @@ def rescore_champion(registry: ModelRegistry, name: str, jpeg: GateScores, recip
     scored = gate_scores(result, jpeg.qfs)
     registry.promotions.promote(name, champion.version, scored, jpeg=jpeg)
     say(f"{champion.uri} was scored on {jpeg.label} as well, to be compared")
-
-
-def parts_json(result: TrainingResult) -> str:
-    """Return on what, and in which precision, a training's steps were taken, as JSON."""
-    return json.dumps([asdict(part) for part in result.parts])
 
 
 def _tags(

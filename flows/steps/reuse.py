@@ -1,10 +1,13 @@
-"""What the registry has of a study already, and who will compete for its champions."""
+"""What the registry has already is not trained again."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from flows.runtime import say
 from flows.settings import settings
+from flows.steps import recording
+from flows.steps.scoring import TrainedModel, score_and_register
+from flows.steps.training import TrainingPlan, train_network
 from pipeline.networks.code_fingerprint import code_fingerprint
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import Recipe
@@ -12,45 +15,36 @@ from pipeline.training.job import Part, TrainingResult
 from pipeline.training.start import training_tags
 from storage import files
 from storage.patches.versions import StoreVersion
-from storage.registry.model_registry import (
-    ModelRegistry,
-    RegisteredVersion,
-    RegistryError,
-)
+from storage.registry.model_registry import ModelRegistry, RegisteredVersion, RegistryError
+from storage.tracking.tracked_run import TrackedRun
 
 
-def tell_competitors(recipes: Sequence[Recipe]) -> None:
-    """Say which recipes will share a registered model, and its champion, with other recipes."""
-    try:
-        registry = ModelRegistry(settings().mlflow_uri)
-        known = registry.list_models() if settings().has_mlflow else {}
-    except RegistryError:
-        known = {}  # the training warns of it when it looks for what can be reused
-    for recipe in recipes:
-        if others := competitors(recipe, recipes, known.get(recipe.model_name, ())):
-            say(
-                f"{recipe.name} will be a version of {recipe.model_name} and compete for @champion "
-                f"with {', '.join(others)}; `registered_as` in a recipe names a model of its own"
-            )
-
-
-def competitors(
-    recipe: Recipe, trained: Iterable[Recipe], versions: Iterable[RegisteredVersion]
-) -> list[str]:
-    """Return the names of other recipes whose networks have the registered model of this one.
-
-    `trained` are the recipes of the same study, `versions` those that are registered already.
-    """
-    others = {other.name for other in trained if other.model_name == recipe.model_name}
-    others |= {version.tags.get("recipe", "unknown") for version in versions}
-    return sorted(others - {recipe.name})
+def reuse_or_train(
+    recipe: Recipe,
+    version: StoreVersion,
+    run: TrackedRun,
+    plan: TrainingPlan,
+    initial_weights: str | None,
+) -> TrainedModel:
+    """Score and register a recipe, its weights out of the registry if they are there."""
+    recording.log_inputs(run, recipe, version)
+    known = None
+    if not plan.fresh:
+        known = find_trained(recipe, version, initial_weights, plan.precision)
+    if known is None:
+        result = train_network(recipe, version, run, plan, initial_weights)
+        return score_and_register(recipe, version, run, plan, result, initial_weights)
+    found, result = known
+    say(f"reused {recipe.name}: {found.uri} has the same recipe, patches, code and start")
+    run.log_tags({"reused": found.uri})
+    return score_and_register(recipe, version, run, plan, result, initial_weights, found)
 
 
 def find_trained(
     recipe: Recipe,
     version: StoreVersion,
     initial_weights: str | None,
-    precision: PrecisionChoice = "auto",
+    precision: PrecisionChoice,
 ) -> tuple[RegisteredVersion, TrainingResult] | None:
     """Return the newest registered version of this very training whose weights file is whole.
 

@@ -1,35 +1,85 @@
-"""Prefect tasks that turn a dataset into a store version; Ray does the work in them."""
+"""Patch stores brought up to date: one, those of recipes, those that they validate on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 from prefect.artifacts import create_table_artifact
 
+from flows.planning.store_places import default_store
 from flows.runtime import one_at_a_time, progress, retried_task, say
 from flows.settings import git_commit, settings
+from flows.steps.image_sets import Sets
 from pipeline.cluster import ray_map
-from pipeline.datasets import references
-from pipeline.datasets.sources import ScannedImage, scan_images
-from pipeline.patches.build_store import BuildProgress, build_store, told_rejects
+from pipeline.datasets.sources import ScannedImage
+from pipeline.patches.build_store import (
+    MAX_REJECTED_SHARE,
+    BuildProgress,
+    build_store,
+    told_rejects,
+)
 from pipeline.patches.store_size import overlap_warning
+from pipeline.recipes import Recipe
 from pipeline.timings import timed
+from pipeline.training.start import check_store
 from storage import files
 from storage.patches import upkeep
 from storage.patches.schema import PatchSpec
-from storage.patches.versions import StoreVersion
+from storage.patches.versions import StoreVersion, open_store
 from storage.tracking.tracked_run import TrackedRun
 
-HASHED_HERE = 512
-"""So many images at most are hashed by the flow itself: for them Ray would take longer to start."""
+
+def build_versions(
+    recipes: Sequence[Recipe],
+    dataset: str,
+    scanned: tuple[ScannedImage, ...],
+    store: str | None,
+) -> dict[str, StoreVersion]:
+    """Bring the store of each recipe up to date and return its version, by the recipe's name.
+
+    Recipes of one patch spec share a store; with `store`, all do.
+    """
+    named = settings().store_uri(store) if store is not None else None
+    shared = spec_for(named, recipes) if named is not None else None
+    specs = {recipe.name: shared or recipe.patches for recipe in recipes}
+    built = {
+        spec: build_version(named or default_store(dataset, spec), spec, scanned, dataset)
+        for spec in dict.fromkeys(specs.values())
+    }
+    return {name: built[spec] for name, spec in specs.items()}
 
 
-@retried_task("list and hash source images", run_name="list and hash {dataset}")
-@timed("hash the images")
-def scan_sources(dataset: str) -> tuple[ScannedImage, ...]:
-    """Return every source image of a dataset with its hash."""
-    root = settings().datasets_root
-    sources = references.list_images(dataset, root=root, purpose="train")
-    return scan_images(sources, ray_map if len(sources) > HASHED_HERE else map)
+def spec_for(store: str, recipes: Sequence[Recipe]) -> PatchSpec:
+    """Return the patch spec of a store that is to serve all the recipes.
+
+    A store that is there keeps its own; a new one gets every quality factor of the recipes. Raises
+    StoreError where the store does not fit a recipe, and ValueError where no store fits all.
+    """
+    if files.exists(files.join(store, "CURRENT")):
+        version = open_store(store)
+        for recipe in recipes:
+            check_store(recipe, version)
+        return version.spec
+    qfs = tuple(sorted({qf for recipe in recipes for qf in recipe.patches.qfs}))
+    specs = {replace(r.patches, qfs=qfs if r.patches.qfs else ()) for r in recipes}
+    if len(specs) > 1:
+        raise ValueError(
+            f"store {store}: these recipes need {len(specs)} different patch specs; leave --store "
+            "away and each gets a store of its own"
+        )
+    return specs.pop()
+
+
+def build_validation(recipes: Sequence[Recipe], sets: Sets) -> dict[str, StoreVersion]:
+    """Cut the validation sets; return the store version that a recipe looks at, by its name."""
+    wanted = {r.name: (r.looks_at, r.validation_patches) for r in recipes if r.looks_at}
+    built = {
+        (reference, spec): build_version(
+            default_store(f"validation-{reference}", spec), spec, sets[reference], reference
+        )
+        for reference, spec in dict.fromkeys(wanted.values())
+    }
+    return {name: built[key] for name, key in wanted.items()}
 
 
 @retried_task("build shards and publish the version")
@@ -39,8 +89,9 @@ def build_version(
     spec: PatchSpec,
     scanned: tuple[ScannedImage, ...],
     dataset: str,
-    repair: bool,
-    max_rejected_share: float,
+    *,
+    repair: bool = False,
+    max_rejected_share: float = MAX_REJECTED_SHARE,
 ) -> StoreVersion:
     """Bring a store up to date and return the version that is now current.
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from flows.planning.named_networks import restorer_of
-from flows.planning.side_by_side import Outcome
 from flows.reporting.evaluation_report import made_of, recorded_curves
 from flows.reporting.report_inputs import report_of
 from flows.runtime import going_on
 from flows.settings import git_commit, settings
-from flows.steps.one_recipe import TrainedModel
 from flows.steps.publishing import WrittenReport, default_path, write_report
+from flows.steps.scoring import TrainedModel
+from flows.steps.side_by_side import Outcome
 from pipeline.recipes import Recipe
 from pipeline.reports.analyses import ScoredNetwork
 from pipeline.reports.report_data import ReportedNetwork, cost_of, finite_curve

@@ -7,11 +7,11 @@ from typing import Literal
 
 from prefect.artifacts import create_table_artifact
 
-from flows.planning.side_by_side import Outcome
 from flows.reporting.score_tables import JPEG_ROW, Row, score_rows
 from flows.runtime import going_on, say
-from flows.steps.one_recipe import TrainedModel
 from flows.steps.publishing import WrittenReport
+from flows.steps.scoring import TrainedModel
+from flows.steps.side_by_side import Outcome
 
 REASON_LENGTH = 600
 

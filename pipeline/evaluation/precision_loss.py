@@ -1,12 +1,16 @@
 """What a network loses by computing in bfloat16: PSNR on images, in both precisions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
+import torch
+
 from pipeline.evaluation.protocol import NamedImage, evaluate_each
-from pipeline.networks.devices import Precision
+from pipeline.networks.devices import Precision, choose_precision
 from pipeline.networks.export import NetworkExport
 from pipeline.networks.restorer import Restorer, network_restorer
+from pipeline.served.good_jpegs import GOOD_QF
 
 MIDDLE = 256
 """Side in pixels of what is taken of an image where a few tell enough."""
@@ -44,16 +48,24 @@ def middles(images: Iterable[NamedImage], side: int = MIDDLE) -> Iterator[NamedI
         yield name, luma[top : top + side, left : left + side]
 
 
-def program_loss_db(
+def with_loss(
     export: NetworkExport, images: Iterable[NamedImage], qfs: Sequence[int]
-) -> float | None:
-    """Return `loss_db` of a program as it is registered; None where it fails in a precision."""
+) -> NetworkExport:
+    """Measure what a program loses by bfloat16, if this processor computes in it.
+
+    On the middles of the images, at the lowest and the highest of the network's quality factors
+    that photographs are restored at. Of a program that fails in a precision nothing is told.
+    """
+    if choose_precision("auto", torch.device("cpu")) == "float32":
+        return export
+    used = [qf for qf in sorted(qfs) if qf <= GOOD_QF] or qfs
     program = export.program.module()
 
     def restorer_in(precision: Precision) -> Restorer:
         return network_restorer(program, precision=precision, facts=export.facts)
 
     try:
-        return loss_db(in_both_precisions(restorer_in, images, qfs))
+        scores = in_both_precisions(restorer_in, middles(images), sorted({used[0], used[-1]}))
     except ValueError:
-        return None
+        return export
+    return replace(export, facts=replace(export.facts, bfloat16_loss_db=loss_db(scores)))

@@ -145,20 +145,18 @@ def _split_duplicates(
     return tuple(usable), tuple(rejected)
 
 
-def _group_images(
-    images: Sequence[ScannedImage], target: int = IMAGES_A_SHARD
-) -> list[tuple[ScannedImage, ...]]:
+def _group_images(images: Sequence[ScannedImage]) -> list[tuple[ScannedImage, ...]]:
     """Cut the sorted images into groups, one a shard, so that a new image moves few others.
 
-    A group ends after an image whose name's hash says so (one in `target`, not before half of
-    `target` images, at the latest after twice as many). The cuts depend on the names nearby, not
+    A group ends after an image whose name's hash says so (one in IMAGES_A_SHARD, not before half
+    as many images, at the latest after twice as many). The cuts depend on the names nearby, not
     on how many images come before: an added or removed image changes the groups around it only.
     """
     groups, group = [], []
     for image in images:
         group.append(image)
-        ends = int(hashlib.sha256(image.name.encode()).hexdigest()[:8], 16) % target == 0
-        if (ends and len(group) >= target // 2) or len(group) >= 2 * target:
+        ends = int(hashlib.sha256(image.name.encode()).hexdigest()[:8], 16) % IMAGES_A_SHARD == 0
+        if (ends and len(group) >= IMAGES_A_SHARD // 2) or len(group) >= 2 * IMAGES_A_SHARD:
             groups.append(tuple(group))
             group = []
     return [*groups, tuple(group)] if group else groups

@@ -47,6 +47,8 @@ ASKING = 16
 """Trainings that ask a cluster at once, if it may grow."""
 RESIZE_S = 60.0
 """Seconds at least between looks for more workers; a larger group begins at the last checkpoint."""
+MOST_FAILURES = 2
+"""Losses of workers in a row, without a new checkpoint between, after which a training goes on."""
 LONGEST_PAUSE_S = 60.0
 """Seconds at most, on average, between the loss of workers and the request for new ones."""
 
@@ -69,7 +71,6 @@ def run_training(
     storage: str,
     on_record: Callable[[Record], None] = lambda record: None,
     on_notice: Callable[[str], None] = logger.warning,
-    max_failures: int = 2,
     stop: Event | None = None,
 ) -> TrainingResult:
     """Train on the Ray cluster that this process has joined.
@@ -87,7 +88,7 @@ def run_training(
     `on_record` is called in this thread, once a record, however often workers are lost, and
     `on_notice` with what people would want to know: what is waited for, and what was lost. Lost
     are workers whose process or node died, or that a store or another worker failed; the training
-    then goes on from the last checkpoint, unless that happened more than `max_failures` times in
+    then goes on from the last checkpoint, unless that happened more than MOST_FAILURES times in
     a row without a new one. What would only fail again ends it at once. `storage` is where Ray
     Train keeps its own files of several workers; every node must reach it, the store and the
     checkpoints.
@@ -139,12 +140,12 @@ def run_training(
             count(FAILURES, 1, {"task": "train", "reason": "workers lost"})
             before, saved = saved, _saved_step(job, saved)
             failures = 1 if saved > before else failures + 1
-            if failures <= max_failures:
+            if failures <= MOST_FAILURES:
                 on_notice(f"{job.recipe.name} goes on from step {saved:,}, after: {lost}")
             pause = min(LONGEST_PAUSE_S, CANCEL_S * 2 ** (failures - 1)) * random.uniform(1, 1.5)
             if stop.wait(pause):
                 raise CancelledError(f"recipe {job.recipe.name}: stopped") from lost
-            if failures > max_failures:
+            if failures > MOST_FAILURES:
                 raise ClusterError(
                     f"recipe {job.recipe.name}: its Ray workers were lost too often without a "
                     f"checkpoint between, lastly by: {lost}. Run it again to go on from the "

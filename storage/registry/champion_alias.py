@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from storage.registry.champion_history import OUTSIDE, Move, Standing, moves_in, now, replay
 from storage.registry.gate import CHAMPION
-from storage.registry.model_files import RegistryError
+from storage.registry.registered_version import RegistryError
 
 ROUNDS = 50
 INSIST_S = 20.0

@@ -14,12 +14,14 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from storage.registry.gate import CHAMPION, MARGIN_DB, GateScores, decide
+from storage.registry.gate import CHALLENGER, CHAMPION, MARGIN_DB, Decision, GateScores, decide
+from storage.registry.registered_version import RegisteredVersion, scores_of
 
 MOVE_TAG = "champion.move."  # then the move's number and a random word
 SILENCE_S = 60.0
 ALREADY = "it is the champion already"
 OUTSIDE = "someone outside qfactory"
+WEIGHTS_TAG = "weights_sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +180,34 @@ def _refusal(standing: Standing, move: Move) -> str | None:
         return f"version {standing.champion} became champion at the same time, without scores"
     decision = decide(move.scores, met, move.margin_db)
     return None if decision.alias == CHAMPION else decision.reason
+
+
+def verdict(
+    standing: Standing,
+    known: Mapping[int, RegisteredVersion],
+    version: int,
+    scores: GateScores,
+    jpeg: GateScores | None,
+) -> Decision:
+    """Return what the gate says of one of the `known` versions of a model that stands so."""
+    if standing.champion == version:
+        return Decision(alias=CHAMPION, reason=ALREADY)
+    weights = known[version].tags.get(WEIGHTS_TAG)
+    for number, rollback in standing.withdrawn.items():
+        same = weights and number in known and known[number].tags.get(WEIGHTS_TAG) == weights
+        if number == version or same:
+            who = "" if number == version else f"the weights of version {number}, "
+            return Decision(alias=CHALLENGER, reason=who + withdrawal(rollback))
+    champion = standing.champion
+    if champion is None:
+        return decide(scores, None, jpeg=jpeg)
+    held = scores_of(known.get(champion)) or standing.scores.get(champion)
+    if held is None:
+        name = known[version].name
+        told = f"version {champion} is champion and has no scores: see `qfactory models compare "
+        told += f"{name}/{champion} {name}/{version} --dataset {scores.dataset}`"
+        return Decision(alias=CHALLENGER, reason=told)
+    return decide(scores, held, jpeg=jpeg)
 
 
 def withdrawal(rollback: Move) -> str:

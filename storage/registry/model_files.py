@@ -1,8 +1,7 @@
-"""The files of a registered model: a pt2 program without pickle, and the SHA-256 of each file."""
+"""The files of a registered model: a pt2 program without pickle, and what lies beside it."""
 
-import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -16,14 +15,9 @@ from torch.export import ExportedProgram
 
 from storage.registry.consumer_files import INPUTS, ServedCode, add_code, add_onnx
 
-LOAD_NOTE = "registered_model_meta"
 REQUIRED = ("torch", "numpy", "mlflow", "pillow")
 PROBE_SHAPES = ((1, 1, 8, 8), (3, 1, 33, 47))
 PROGRAM = "data/model.pt2"
-
-
-class RegistryError(Exception):
-    """The registry cannot do what was asked; the message names the next step."""
 
 
 def check_exportable(network: nn.Module, examples: Sequence[np.ndarray]) -> None:
@@ -105,31 +99,3 @@ def _check_program(program: ExportedProgram, network: nn.Module, *, with_table: 
 def requirements() -> list[str]:
     """Return the packages that a consumer needs, pinned to what is installed here."""
     return [f"{name}=={package_version(name).partition('+')[0]}" for name in REQUIRED]
-
-
-def digests_of(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by its path relative to the folder.
-
-    MLflow writes a note of its own, LOAD_NOTE, into a local model's folder when it is loaded by
-    name; it is not part of the model. Python's byte caches are not left out, because they are code
-    that runs: where code travels, served_files.BYTE_CACHE keeps Python from writing any.
-    """
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    paths = [path for path in found if path.relative_to(folder).as_posix() != LOAD_NOTE]
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
-    }
-
-
-def check_files(folder: Path, expected: Mapping[str, str], uri: str) -> None:
-    """Compare a folder with recorded digests. Raises RegistryError that names the files."""
-    found = digests_of(folder)
-    if not expected:
-        raise RegistryError(f"{uri} has no SHA-256 tags: it was not registered by qfactory")
-    wrong = sorted(p for p in found.keys() | expected.keys() if found.get(p) != expected.get(p))
-    if wrong:
-        raise RegistryError(
-            f"{uri}: {', '.join(wrong)} changed since it was registered; do not use it. "
-            "Restore its files from a backup or register the network again"
-        )

@@ -16,18 +16,14 @@ from torch import nn
 
 from storage.registry.consumer_files import ServedCode
 from storage.registry.gate import CHAMPION, GateScores
-from storage.registry.model_files import (
-    PROGRAM,
-    RegistryError,
-    check_exportable,
-    check_files,
-    digests_of,
-    save_network,
-)
+from storage.registry.model_files import PROGRAM, check_exportable, save_network
 from storage.registry.promotion import Promotions
 from storage.registry.registered_version import (
     DIGEST_TAG,
     RegisteredVersion,
+    RegistryError,
+    check_files,
+    digests_of,
     explained,
     scores_of,
     version_from,

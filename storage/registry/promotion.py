@@ -8,22 +8,25 @@ from typing import Literal
 from mlflow import MlflowClient
 
 from storage.registry.champion_alias import ChampionAlias, insist
-from storage.registry.champion_history import ALREADY, HistoryEntry, Move, Standing, now, withdrawal
-from storage.registry.gate import (
-    CHALLENGER,
-    CHAMPION,
-    GATE_TAG,
-    Decision,
-    GateScores,
-    decide,
-    gate_tags,
+from storage.registry.champion_history import (
+    ALREADY,
+    HistoryEntry,
+    Move,
+    Standing,
+    now,
+    verdict,
+    withdrawal,
 )
-from storage.registry.model_files import RegistryError
-from storage.registry.registered_version import RegisteredVersion, VersionsOf, scores_of
+from storage.registry.gate import CHALLENGER, CHAMPION, GATE_TAG, Decision, GateScores, gate_tags
+from storage.registry.registered_version import (
+    RegisteredVersion,
+    RegistryError,
+    VersionsOf,
+    scores_of,
+)
 
 BY_GATE = "the gate"
 REASON_LENGTH = 1000  # MLflow's databases hold 5000 characters in a tag
-WEIGHTS_TAG = "weights_sha256"
 
 Known = Mapping[int, RegisteredVersion]
 
@@ -60,7 +63,7 @@ class Promotions:
         """
         with self._explained(f"{name} version {version} not promoted"):
             standing, known = self._look(name, version)
-            decision = _decide(standing, known, version, scores, jpeg)
+            decision = verdict(standing, known, version, scores, jpeg)
             tags = gate_tags(scores, decision, jpeg)
             if decision.reason == ALREADY and GATE_TAG + "reason" in known[version].tags:
                 del tags[GATE_TAG + "reason"]  # why it became champion is worth more
@@ -169,33 +172,6 @@ class Promotions:
         if (tag := GATE_TAG + "rolled_back") in version.tags:
             number = str(version.version)
             insist(lambda: self._client.delete_model_version_tag(version.name, number, tag))
-
-
-def _decide(
-    standing: Standing,
-    known: Known,
-    version: int,
-    scores: GateScores,
-    jpeg: GateScores | None,
-) -> Decision:
-    if standing.champion == version:
-        return Decision(alias=CHAMPION, reason=ALREADY)
-    weights = known[version].tags.get(WEIGHTS_TAG)
-    for number, rollback in standing.withdrawn.items():
-        same = weights and number in known and known[number].tags.get(WEIGHTS_TAG) == weights
-        if number == version or same:
-            who = "" if number == version else f"the weights of version {number}, "
-            return Decision(alias=CHALLENGER, reason=who + withdrawal(rollback))
-    champion = standing.champion
-    if champion is None:
-        return decide(scores, None, jpeg=jpeg)
-    held = scores_of(known.get(champion)) or standing.scores.get(champion)
-    if held is None:
-        name = known[version].name
-        told = f"version {champion} is champion and has no scores: see `qfactory models compare "
-        told += f"{name}/{champion} {name}/{version} --dataset {scores.dataset}`"
-        return Decision(alias=CHALLENGER, reason=told)
-    return decide(scores, held, jpeg=jpeg)
 
 
 def _challengers(versions: Iterable[RegisteredVersion]) -> set[int]:

@@ -1,21 +1,27 @@
-"""What the registry tells of one version of a model, and how MLflow's errors are passed on."""
+"""One version of a model: what the registry tells of it, its files' SHA-256, and its errors."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 
 from mlflow.entities.model_registry import ModelVersion
 
 from storage.registry.gate import GateScores, scores_in
-from storage.registry.model_files import RegistryError
 from storage.shown import shown_uri
 
 DIGEST_TAG = "sha256:"  # then the file's path in the model's folder
+LOAD_NOTE = "registered_model_meta"
 
 VersionsOf = Callable[[str], "list[RegisteredVersion]"]
 """Returns all versions of a model, newest first."""
+
+
+class RegistryError(Exception):
+    """The registry cannot do what was asked; the message names the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +72,34 @@ def version_from(found: ModelVersion, aliases: Iterable[str]) -> RegisteredVersi
         description=found.description or "",
         created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
     )
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by its path relative to the folder.
+
+    MLflow writes a note of its own, LOAD_NOTE, into a local model's folder when it is loaded by
+    name; it is not part of the model. Python's byte caches are not left out, because they are code
+    that runs: where code travels, consumer_files.BYTE_CACHE keeps Python from writing any.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in found if path.relative_to(folder).as_posix() != LOAD_NOTE]
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
+
+
+def check_files(folder: Path, expected: Mapping[str, str], uri: str) -> None:
+    """Compare a folder with recorded digests. Raises RegistryError that names the files."""
+    found = digests_of(folder)
+    if not expected:
+        raise RegistryError(f"{uri} has no SHA-256 tags: it was not registered by qfactory")
+    wrong = sorted(p for p in found.keys() | expected.keys() if found.get(p) != expected.get(p))
+    if wrong:
+        raise RegistryError(
+            f"{uri}: {', '.join(wrong)} changed since it was registered; do not use it. "
+            "Restore its files from a backup or register the network again"
+        )
 
 
 @contextmanager

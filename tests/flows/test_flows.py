@@ -1,9 +1,6 @@
 """What flows decide before and after the work: parameters, order, stores, leaks, tables."""
 
-from concurrent.futures import CancelledError
 from dataclasses import replace
-from pathlib import Path
-from threading import Event
 
 import numpy as np
 import pytest
@@ -13,19 +10,15 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.build_patches import build_patches
 from flows.evaluate import evaluate
-from flows.planning.kept_scores import keep_scores, kept_scores, scores_file
 from flows.planning.store_places import default_store
 from flows.reporting.score_tables import score_rows
 from flows.runtime import is_transient
-from flows.steps.reuse import competitors
-from flows.steps.scoring import stoppable
-from flows.steps.study_parts import default_sets, spec_for
+from flows.steps.checks import competitors
+from flows.steps.image_sets import default_sets
+from flows.steps.store_building import spec_for
 from flows.study import study
 from flows.train import train
-from models import build_model
-from pipeline.datasets.references import list_images
-from pipeline.evaluation.protocol import compare, load_images
-from pipeline.images.jpeg import quantization_table
+from pipeline.evaluation.protocol import compare
 from pipeline.networks.code_fingerprint import (
     LOOP,
     SCORING,
@@ -34,8 +27,6 @@ from pipeline.networks.code_fingerprint import (
     sources_of,
     statements_of,
 )
-from pipeline.networks.restorer import network_restorer
-from pipeline.networks.weights import save_weights
 from pipeline.recipes import RECIPES, get_recipe
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
@@ -200,42 +191,6 @@ def test_the_evaluation_fingerprint_covers_what_decides_scores():
     } <= {*modules}
     assert "pipeline.training.loop" not in modules
     assert evaluation_fingerprint() not in (code_fingerprint("arcnn"), code_fingerprint("quickres"))
-
-
-def test_scores_are_kept_for_these_weights_and_images_alone(tmp_path):
-    network = build_model(RECIPE.architecture, RECIPE.options)
-    weights = str(tmp_path / "weights.safetensors")
-    save_weights(weights, network.state_dict(), RECIPE, step=0)
-    sources = list_images(
-        f"folder:{image_folder(tmp_path / 'photos', 2)}", root="", purpose="train"
-    )
-    kept = scores_file(weights, RECIPE, "photos", sources)
-    assert kept_scores(kept) is None
-    restorer = network_restorer(network.eval())
-    comparison = compare(restorer, load_images(sources), "photos", RECIPE.evaluation_qfs)
-    keep_scores(kept, comparison)
-    assert kept_scores(kept) == comparison
-    assert scores_file(weights, RECIPE, "photos", sources) == kept
-    assert scores_file(weights, RECIPE, "photos", sources[:1]) != kept
-    Path(sources[0].uri).write_bytes(Path(sources[1].uri).read_bytes())
-    assert scores_file(weights, RECIPE, "photos", sources) != kept
-    changed = scores_file(weights, RECIPE, "photos", sources[1:])
-    save_weights(weights, network.state_dict(), RECIPE, step=1)
-    assert scores_file(weights, RECIPE, "photos", sources[1:]) != changed
-    Path(kept).write_text(Path(kept).read_text()[:100])
-    assert kept_scores(kept) is None
-
-
-def test_an_evaluation_ends_at_the_next_layer_once_it_is_told_to(tmp_path):
-    weights, stop = str(tmp_path / "weights.safetensors"), Event()
-    network = build_model(RECIPE.architecture, RECIPE.options)
-    save_weights(weights, network.state_dict(), RECIPE, step=0)
-    restorer = stoppable(weights, stop)
-    luma = np.full((16, 16), 100, np.uint8)
-    assert restorer(luma, quantization_table(10)).shape == (16, 16)
-    stop.set()
-    with pytest.raises(CancelledError):
-        restorer(luma, quantization_table(10))
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from pipeline.networks.weights import load_network, save_weights
 from pipeline.recipes import get_recipe
 from pipeline.training.job import TrainingResult
 from storage.registry.gate import JPEG_TAG, scores_in
-from storage.registry.model_files import RegistryError
 from storage.registry.model_registry import ModelRegistry, scores_of
+from storage.registry.registered_version import RegistryError
 from storage.tracking.tracker import Tracker
 from tests.support.commands import Answer, several
 from tests.support.processes import free_port

@@ -11,11 +11,18 @@ from skimage import data
 from torch import nn
 
 from flows.planning import shipped_networks
+from flows.planning.evaluated_images import images_of
 from flows.planning.named_networks import open_network
 from flows.planning.restoring_networks import available_networks
 from flows.planning.shipped_networks import digest_of, shipped_weights
 from models import ARCHITECTURES, build_model
-from pipeline.evaluation.precision_loss import Scores, in_both_precisions, loss_db, middles
+from pipeline.evaluation.precision_loss import (
+    Scores,
+    in_both_precisions,
+    loss_db,
+    middles,
+    with_loss,
+)
 from pipeline.evaluation.protocol import compare, jpeg_table
 from pipeline.evaluation.scores import scores_csv
 from pipeline.images.jpeg import compress
@@ -23,7 +30,6 @@ from pipeline.networks.devices import LOSS_LIMIT_DB, bfloat16_units, inference_p
 from pipeline.networks.export import export_network
 from pipeline.networks.restorer import network_restorer
 from pipeline.networks.weights import load_network, save_weights
-from pipeline.recipes import RECIPES
 from pipeline.restoring.one_photograph import UNCHANGED, restore_jpeg
 from pipeline.served import precision
 from pipeline.served.good_jpegs import GOOD_QF
@@ -247,18 +253,18 @@ def test_a_served_network_computes_in_bfloat16_where_little_is_lost_or_as_asked(
 
 @pytest.mark.slow
 def test_what_a_network_loses_is_measured_when_it_is_registered(processor):
-    from flows.steps.registration import with_loss  # Prefect, which the rest does without
+    def measured_of(export):
+        return with_loss(export, images_of("sample:test", first=3), (10,))
 
-    recipe = RECIPES["quickres-qf10"]
     export = export_network(load_network(str(shipped_weights()["quickres-qf10"]))[1])
     assert "bfloat16_loss_db" not in export.facts.tags
-    measured = with_loss(export, "sample:test", recipe)
+    measured = measured_of(export)
     assert 0 < float(measured.facts.tags["bfloat16_loss_db"]) < LOSS_LIMIT_DB
     assert measured.served.facts["bfloat16_loss_db"] == measured.facts.bfloat16_loss_db
-    fails = with_loss(export_network(awake("tnrd")), "sample:test", recipe)
+    fails = measured_of(export_network(awake("tnrd")))
     assert "bfloat16_loss_db" not in fails.facts.tags, "its program asserts float32"
     processor(None)
-    assert with_loss(export, "sample:test", recipe) == export
+    assert measured_of(export) == export
 
 
 def test_the_loss_is_the_most_at_one_quality_factor(compressed):

@@ -1,11 +1,23 @@
-"""Work on a graph in threads: what is independent runs at once, a failure stops what needs it."""
+"""Recipes trained side by side: what is independent at once; a failure stops what needs it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
 from threading import Event
 from typing import Generic, TypeVar
+
+from flows.reporting.pages import link_artifact
+from flows.runtime import say
+from flows.steps.reuse import reuse_or_train
+from flows.steps.scoring import TrainedModel
+from flows.steps.training import TrainingPlan
+from pipeline.logs import about
+from pipeline.networks.code_fingerprint import code_fingerprint
+from pipeline.recipes import Recipe
+from pipeline.training.start import training_name
+from storage.patches.versions import StoreVersion
+from storage.tracking.tracked_run import TrackedRun
 
 T = TypeVar("T")
 
@@ -24,6 +36,42 @@ class Outcome(Generic[T]):
     """What it raised."""
     skipped_for: str | None = None
     """The piece whose failure left this one without what it needs."""
+
+
+def train_all(
+    recipes: Sequence[Recipe],
+    versions: Mapping[str, StoreVersion],
+    parent: TrackedRun,
+    plan: TrainingPlan,
+    *,
+    at_once: int,
+) -> dict[str, Outcome[TrainedModel]]:
+    """Train, score and register the recipes, each in an MLflow run of its own below `parent`.
+
+    `at_once` is how many trainings the cluster holds; more would only wait in Ray's queue, each
+    with processes of its own. What does not fit beside other people's work waits there all the
+    same. An exception in this thread ends all of them.
+    """
+    named = {recipe.name: recipe for recipe in recipes}
+
+    def work(name: str, start: TrainedModel | None) -> TrainedModel:
+        recipe, version = named[name], versions[name]
+        initial_weights = start.weights if start is not None else None
+        key = training_name(recipe, version, initial_weights)
+        try:
+            with about(recipe=name), parent.run(name, key=key) as run:
+                model = reuse_or_train(recipe, version, run, plan, initial_weights)
+                link_artifact(run)
+        except Exception as error:
+            if not plan.stop.is_set():
+                say(f"{name} failed: {error}")
+            raise
+        return model
+
+    for recipe in recipes:  # kept for the threads: Python 3.11 cannot parse in several at once
+        code_fingerprint(recipe.architecture)
+    needs = {r.name: r.init_from.recipe if r.init_from is not None else None for r in recipes}
+    return walk(needs, work, at_once=at_once, stop=plan.stop)
 
 
 def walk(

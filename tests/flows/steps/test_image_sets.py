@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from flows.settings import settings
 from flows.steps.checks import keep_apart
-from flows.steps.validation_sets import MOST_IMAGES, find_validation_sets
+from flows.steps.image_sets import MOST_IMAGES, find_validation_sets
 from pipeline.datasets import references
 from pipeline.datasets.references import DatasetError
 from pipeline.loading.loader import PatchLoader

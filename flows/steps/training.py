@@ -1,21 +1,15 @@
-"""One recipe from its patches to the registry: reused or trained, scored, registered."""
+"""The task that trains a network, what it asks the cluster for, and for how many there is room."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from threading import Event
-from typing import Literal
 
 from prefect.runtime import flow_run, task_run
 
-from flows.planning.named_networks import restorer_of
 from flows.runtime import one_at_a_time, progress, retried_task, say
 from flows.settings import settings
-from flows.steps import recording
-from flows.steps.registration import parts_json, register_network
-from flows.steps.reuse import find_trained
-from flows.steps.scoring import score_network
-from pipeline.cluster import cluster_gpus, may_grow
-from pipeline.evaluation.scores import Comparison
+from pipeline.cluster import cluster_gpus
 from pipeline.networks.devices import PrecisionChoice
 from pipeline.recipes import Recipe
 from pipeline.timings import spend, timed
@@ -26,38 +20,7 @@ from pipeline.training.start import training_name
 from storage import files
 from storage.checkpoints import checkpoint_steps
 from storage.patches.versions import StoreVersion
-from storage.registry.model_registry import RegistryError
 from storage.tracking.tracked_run import TrackedRun
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """One recipe, trained, scored and registered."""
-
-    recipe: str
-    architecture: str
-    """A name in models.ARCHITECTURES."""
-    state: Literal["trained", "reused"]
-    """Whether its weights were made now or found in the registry."""
-    weights: str
-    """URI of the safetensors file."""
-    steps: int
-    seconds: float
-    """Training time, over all interruptions."""
-    history: tuple[Record, ...]
-    """How the training went; nothing for weights that were found in the registry."""
-    scores: dict[str, Comparison]
-    """Dataset reference -> the network beside JPEG."""
-    picture: str
-    """Path of a before/after picture."""
-    model: str | None
-    """`models:/NAME/VERSION`; None if it was not to be, or could not be registered."""
-    alias: str | None
-    """`champion` or `challenger`."""
-    note: str = ""
-    """What went wrong on the way, if something did."""
-    training_run: str | None = None
-    """MLflow's id of the run that trained it; None if that was not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,72 +68,6 @@ class TrainingPlan:
         return None if self.accelerator in ("auto", "cpu", "gpu") else self.accelerator
 
 
-def reuse_or_train(
-    recipe: Recipe,
-    version: StoreVersion,
-    run: TrackedRun,
-    plan: TrainingPlan,
-    initial_weights: str | None = None,
-) -> TrainedModel:
-    """Score and register a recipe, its weights out of the registry if they are there."""
-    recording.log_inputs(run, recipe, version)
-    known = None
-    if not plan.fresh:
-        known = find_trained(recipe, version, initial_weights, plan.precision)
-    if known is None:
-        result = train_network(recipe, version, run, plan, initial_weights)
-        return score_and_register(recipe, version, run, plan, result, initial_weights)
-    found, result = known
-    say(f"reused {recipe.name}: {found.uri} has the same recipe, patches, code and start")
-    run.log_tags({"reused": found.uri})
-    made = score_and_register(recipe, version, run, plan, result, initial_weights, state="reused")
-    return replace(made, training_run=found.run_id)
-
-
-def score_and_register(
-    recipe: Recipe,
-    version: StoreVersion,
-    run: TrackedRun,
-    plan: TrainingPlan,
-    result: TrainingResult,
-    initial_weights: str | None,
-    state: Literal["trained", "reused"] = "trained",
-) -> TrainedModel:
-    """Score trained weights on every set, and register them; all of it recorded in `run`."""
-    gpus = gpus_a_worker(plan) if may_grow() else 0
-    scores = {
-        dataset: score_network(recipe, result.weights, dataset, plan.stop, gpus)
-        for dataset in plan.evaluate_on
-    }
-    with timed("draw pictures"):
-        picture = recording.log_scores(run, recipe, scores, restorer_of(result.weights))
-    model, alias, note = None, None, ""
-    try:
-        if plan.register:
-            registered, alias = register_network(
-                recipe, version, result, scores, run, initial_weights
-            )
-            model = registered.uri
-    except RegistryError as error:
-        note = f"{recipe.name} was not registered ({error}); its weights are at {result.weights}"
-        say(f"WARNING: {note}")
-    return TrainedModel(
-        recipe=recipe.name,
-        architecture=recipe.architecture,
-        state=state,
-        weights=result.weights,
-        steps=result.steps,
-        seconds=result.seconds,
-        history=result.history,
-        scores=scores,
-        picture=str(picture),
-        model=model,
-        alias=alias,
-        note=note,
-        training_run=run.run_id,
-    )
-
-
 @retried_task("train", run_name="train {recipe.name}")
 @timed("start and end training workers")
 def train_network(
@@ -186,26 +83,6 @@ def train_network(
     trains the same is waited for, and what it has done is not done again.
     """
     name = training_name(recipe, version, initial_weights)
-    checkpoints = files.join(settings().checkpoints_root, name)
-    with one_at_a_time(f"training {recipe.name}", f"{checkpoints}.lease", plan.stop):
-        if plan.fresh and task_run.run_count <= 1 and flow_run.run_count <= 1:
-            files.delete(checkpoints)
-        result = _train(recipe, version, run, plan, initial_weights, name, checkpoints)
-    run.log_tags({"precision": result.precision, "training_parts": parts_json(result)})
-    said = "trained" if result.finished else "stopped"
-    say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s, {result.precision}")
-    return result
-
-
-def _train(
-    recipe: Recipe,
-    version: StoreVersion,
-    run: TrackedRun,
-    plan: TrainingPlan,
-    initial_weights: str | None,
-    name: str,
-    checkpoints: str,
-) -> TrainingResult:
     validation = plan.validation.get(recipe.name)
     job = TrainingJob(
         recipe=recipe,
@@ -213,13 +90,25 @@ def _train(
         version=version.number,
         validation_store=validation and validation.uri,
         validation_version=validation and validation.number,
-        checkpoints=checkpoints,
+        checkpoints=files.join(settings().checkpoints_root, name),
         initial_weights=initial_weights,
         stop_after_s=plan.stop_after_s,
         threads=plan.threads,
         precision=plan.precision,
     )
-    begun = max(checkpoint_steps(checkpoints), default=0)
+    with one_at_a_time(f"training {recipe.name}", f"{job.checkpoints}.lease", plan.stop):
+        if plan.fresh and task_run.run_count <= 1 and flow_run.run_count <= 1:
+            files.delete(job.checkpoints)
+        result = _train(job, name, run, plan)
+    run.log_tags({"precision": result.precision, "training_parts": parts_json(result)})
+    said = "trained" if result.finished else "stopped"
+    say(f"{said} {recipe.name}: {result.steps} steps in {result.seconds:.0f} s, {result.precision}")
+    return result
+
+
+def _train(job: TrainingJob, name: str, run: TrackedRun, plan: TrainingPlan) -> TrainingResult:
+    """Train, and tell MLflow, Prefect and the terminal how it goes."""
+    recipe, begun = job.recipe, max(checkpoint_steps(job.checkpoints), default=0)
     with progress(f"train {recipe.name}", plan.stop) as update:
         if begun:
             update(begun, recipe.steps, f"goes on from step {begun:,}")
@@ -256,6 +145,11 @@ def _train(
         )
     spend("train", result.seconds - before)
     return result
+
+
+def parts_json(result: TrainingResult) -> str:
+    """Return on what, and in which precision, a training's steps were taken, as JSON."""
+    return json.dumps([asdict(part) for part in result.parts])
 
 
 def gpus_a_worker(plan: TrainingPlan) -> float:

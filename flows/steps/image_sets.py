@@ -1,22 +1,32 @@
-"""The validation sets of recipes: found, kept apart from the training images, cut into stores."""
+"""The images of a study: those that it trains on, looks at on the way, and scores on."""
 
 from collections.abc import Mapping, Sequence
 
-from flows.planning.store_places import default_store
+from flows.runtime import retried_task
 from flows.settings import settings
-from flows.steps.store_building import build_version
+from pipeline.cluster import ray_map
 from pipeline.datasets import references
 from pipeline.datasets.references import DatasetError
 from pipeline.datasets.sources import ScannedImage, scan_images
-from pipeline.patches.build_store import MAX_REJECTED_SHARE
 from pipeline.recipes import Recipe
-from storage.patches.versions import StoreVersion
+from pipeline.timings import timed
 
+HASHED_HERE = 512
+"""So many images at most are hashed by the flow itself: for them Ray would take longer to start."""
 MOST_IMAGES = 1000
 """Of a larger set so many are taken, spread over it: 12,000 of CAS-CNN's cut-outs of ImageNet."""
 
 Sets = Mapping[str, tuple[ScannedImage, ...]]
 """Dataset reference -> its images."""
+
+
+@retried_task("list and hash source images", run_name="list and hash {dataset}")
+@timed("hash the images")
+def scan_sources(dataset: str) -> tuple[ScannedImage, ...]:
+    """Return every source image of a dataset with its hash."""
+    root = settings().datasets_root
+    sources = references.list_images(dataset, root=root, purpose="train")
+    return scan_images(sources, ray_map if len(sources) > HASHED_HERE else map)
 
 
 def find_validation_sets(recipes: Sequence[Recipe]) -> Sets:
@@ -31,23 +41,6 @@ def find_validation_sets(recipes: Sequence[Recipe]) -> Sets:
     return found
 
 
-def build_validation(recipes: Sequence[Recipe], sets: Sets) -> dict[str, StoreVersion]:
-    """Cut the validation sets; return the store version that a recipe looks at, by its name."""
-    wanted = {r.name: (r.looks_at, r.validation_patches) for r in recipes if r.looks_at}
-    built = {
-        (reference, spec): build_version(
-            default_store(f"validation-{reference}", spec),
-            spec,
-            sets[reference],
-            reference,
-            False,
-            MAX_REJECTED_SHARE,
-        )
-        for reference, spec in dict.fromkeys(wanted.values())
-    }
-    return {name: built[key] for name, key in wanted.items()}
-
-
 def _scanned(recipe: str, reference: str) -> tuple[ScannedImage, ...]:
     try:
         images = references.list_images(
@@ -58,3 +51,8 @@ def _scanned(recipe: str, reference: str) -> tuple[ScannedImage, ...]:
     if not images:
         raise DatasetError(f"{recipe} validates on {reference}: there are no images in it")
     return scan_images(images[:: -(-len(images) // MOST_IMAGES)])
+
+
+def default_sets(dataset: str) -> tuple[str, ...]:
+    """Return the sets that a study scores on if none are named."""
+    return ("sample:test",) if dataset.partition(":")[0] == "sample" else ("live1", "classic5")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from flows.steps import one_recipe
-from flows.steps.one_recipe import TrainingPlan, gpus_a_worker
+from flows.steps import training
+from flows.steps.training import TrainingPlan, gpus_a_worker
 
 
 def plan(**options):
@@ -15,7 +15,7 @@ def plan(**options):
     [("cpu", 8, 0), ("gpu", 0, 0.5), ("A100", 0, 0.5), ("auto", 0, 0), ("auto", 1, 0.5)],
 )
 def test_only_auto_looks_at_what_is_there(monkeypatch, accelerator, there, asked):
-    monkeypatch.setattr(one_recipe, "cluster_gpus", lambda: there)
+    monkeypatch.setattr(training, "cluster_gpus", lambda: there)
     chosen = plan(accelerator=accelerator, gpus_per_worker=0.5)
     assert gpus_a_worker(chosen) == asked
     assert chosen.accelerator_type == ("A100" if accelerator == "A100" else None)
