@@ -22,7 +22,7 @@ endif
 # Hundreds of processes of the tests import the project: it is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-cluster check format clean
+.PHONY: demo test test-fast test-cluster chaos check format clean
 
 demo: $(VENV)/.installed ## build a store, train, evaluate, register on photographs (2 minutes with the installation)
 	$(BIN)/qfactory study --name demo
@@ -36,6 +36,9 @@ test-fast: $(VENV)/.installed-dev ## the tests that take less than a second each
 
 test-cluster: $(VENV)/.installed-dev ## several hosts in network namespaces (root, iproute2, PostgreSQL)
 	$(BIN)/pytest -m cluster -rs tests/cluster --durations=10
+
+chaos: $(VENV)/.installed-dev ## an hour of faults at random moments on those hosts; adds to results/faults.json
+	$(BIN)/python -m tests.cluster.chaos --rounds 1000 --minutes 60
 
 check: $(VENV)/.installed-dev ## style and types
 	$(BIN)/ruff check .

@@ -1,17 +1,20 @@
 """What every flow needs around its body: Ray, MLflow, retries, progress, what to run again."""
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from shlex import join
 from threading import Event
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from prefect import Task, task
+from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run, task_run
 
@@ -22,10 +25,15 @@ from pipeline.logs import about
 from pipeline.prometheus import failures_counted
 from pipeline.timings import timed
 from storage.leases import held
+from storage.shown import reason_of
 from storage.tracking.tracker import Tracker
 
 LOG_EVERY_S = 10.0
+BEGIN_AGAIN_S = (2, 4, 8, 16, 32)
+"""Seconds between the attempts of a task to begin, as Prefect's client waits between its own."""
 COMMANDS = {"analyze": ("analyze", "recipes")}  # of flows that have another name there
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,22 +67,41 @@ def open_tracker() -> Tracker:
     )
 
 
+class PatientTask(Task[P, R]):
+    """A task that waits for a Prefect server that is away when it begins.
+
+    Prefect asks the server, by a new connection, whether the tags of a run leave room for one more,
+    and gives up at once; what it asks later, by a connection that has worked, it asks again itself.
+    """
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as Prefect's own
+        """Run the task and return what it gives."""
+        for pause in BEGIN_AGAIN_S:
+            try:
+                return super().__call__(*arguments, **options)
+            except ConcurrencySlotAcquisitionError as error:
+                logger.warning("%s begins again in %d s: %s", self.name, pause, reason_of(error))
+                time.sleep(pause)
+        return super().__call__(*arguments, **options)
+
+
 def retried_task(
-    name: str, *, run_name: str | None = None
+    name: str, *, run_name: str | None = None, whatever: bool = False
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task that is tried twice more where the error may pass; nothing is cached.
 
-    `run_name` is the name of its runs, with the function's parameters in braces.
+    `run_name` is the name of its runs, with the function's parameters in braces. `whatever` tries
+    it again after any error.
     """
-    made = task(
+    return lambda function: PatientTask(
+        _observed(name)(function),
         name=name,
         task_run_name=run_name,
         retries=2,
         retry_delay_seconds=5,
-        retry_condition_fn=is_transient,
+        retry_condition_fn=None if whatever else is_transient,
         cache_policy=NO_CACHE,
     )
-    return lambda function: made(_observed(name)(function))
 
 
 @contextmanager

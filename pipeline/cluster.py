@@ -1,19 +1,22 @@
 """Ray as the pipeline uses it: connect once, map a function over items, stop what was started."""
 
 import logging
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
-from ray.exceptions import RayError, RayTaskError
+from ray.core.generated.autoscaler_pb2 import (
+    GetClusterStatusReply,  # type: ignore[attr-defined]
+    NodeStatus,  # type: ignore[attr-defined]
+)
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -25,12 +28,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ITEM_LENGTH = 600
-ANSWER_S = 5.0
-"""Seconds that the cluster has to tell its state."""
+ANSWER_S = 3.0
+"""Seconds that the cluster's head has to tell its state."""
+SILENCE_S = 60.0
+"""Seconds without an answer after which the head is gone; Ray's nodes leave then."""
 STOP_S = 0.5
 """Seconds between looks for a stop."""
 _connecting = threading.Lock()
 _joined = False
+_known: GetClusterStatusReply | None = None
+_heard = time.monotonic()
 
 
 class ClusterError(Exception):
@@ -65,8 +72,8 @@ def _connect(address: str | None, cpus: int | None) -> None:
             f"no Ray cluster at {where}: {error}. Start one with `ray start --head`, give its "
             "token in RAY_AUTH_TOKEN_PATH, or unset RAY_ADDRESS for a local one"
         ) from error
-    global _joined
-    _joined = address is not None
+    global _joined, _known, _heard
+    _joined, _known, _heard = address is not None, None, time.monotonic()
     _handle_sigterm(handler)
     tell_prometheus()
 
@@ -117,8 +124,60 @@ def _counter(counter: prometheus.Counter) -> metrics.Counter:
 
 def nodes() -> list[dict[str, float]]:
     """Return what each living node has in all, free or not, by the resource's name."""
+    return [dict(node.total_resources) for node in _living_nodes()]
+
+
+def resources() -> dict[str, float]:
+    """Return what all living nodes have together, free or not, by the resource's name."""
+    return _sum(nodes())
+
+
+def free_resources() -> dict[str, float]:
+    """Return what no work has taken, of all nodes together, by the resource's name."""
+    return _sum(dict(node.available_resources) for node in _living_nodes())
+
+
+def check_head() -> None:
+    """Raise ClusterError if the head that was joined is gone, and with it all that it knew."""
+    _status()
+
+
+def _living_nodes() -> list[Any]:
     connect(None)
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    found = _status().cluster_resource_state.node_states
+    return [node for node in found if node.status != NodeStatus.DEAD]
+
+
+def _status() -> GetClusterStatusReply:
+    """Return what the head says, or said last if it is silent. Raises ClusterError if it is gone.
+
+    It is asked as Ray's autoscaler does: what `ray.nodes` and the like ask aborts the process when
+    there is another head.
+    """
+    global _known, _heard
+    head = ray.get_runtime_context().worker.gcs_client
+    while True:
+        try:
+            reply = GetClusterStatusReply()
+            reply.ParseFromString(head.get_cluster_status(ANSWER_S))
+            _known, _heard = reply, time.monotonic()
+        except RayError as error:
+            is_another = isinstance(error, AuthenticationError)
+            if is_another or time.monotonic() - _heard > SILENCE_S:
+                raise ClusterError(
+                    f"Ray's head at {head.address} was lost, and with it all that ran on the "
+                    "cluster: run the same command again once `ray status` answers; it goes on "
+                    "from what is saved"
+                ) from error
+        if _known is not None:
+            return _known
+
+
+def _sum(resources: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for one in resources:
+        total.update(one)
+    return dict(total)
 
 
 def is_out_of_reach(resources: Mapping[str, float]) -> bool:
@@ -126,13 +185,7 @@ def is_out_of_reach(resources: Mapping[str, float]) -> bool:
 
     Ray's autoscaler says so, in its second version, of what none of its node types has.
     """
-    reply = GetClusterStatusReply()
-    try:
-        gcs = GcsClient(address=ray.get_runtime_context().gcs_address)
-        reply.ParseFromString(gcs.get_cluster_status(ANSWER_S))
-    except RayError:
-        return False
-    state = reply.autoscaling_state
+    state = _status().autoscaling_state
     asked = [*state.infeasible_resource_requests]
     asked += [one for gang in state.infeasible_gang_resource_requests for one in gang.requests]
     return any(dict(one.resources_bundle) == dict(resources) for one in asked)
@@ -149,14 +202,12 @@ def beside_the_driver() -> dict[str, Any]:
 
 def cluster_cpus() -> int:
     """Return the cores of all nodes together, at least 1."""
-    connect(None)
-    return max(1, int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)))
+    return max(1, int(resources().get("CPU", 0)))
 
 
 def cluster_gpus() -> int:
     """Return the GPUs of all nodes together."""
-    connect(None)
-    return int(ray.cluster_resources().get("GPU", 0))
+    return int(resources().get("GPU", 0))
 
 
 def ray_map(
@@ -171,7 +222,8 @@ def ray_map(
     Each task has a core and `gpus`, 1 or a share of one. A task whose worker dies runs again by
     itself, so the function must be idempotent. Only a few tasks a core are in flight, more as the
     cluster grows. When the caller stops early or a task fails, the rest is cancelled. No items need
-    no cluster. Raises CancelledError once another thread has set `stop`.
+    no cluster. Raises CancelledError once another thread has set `stop`, and ClusterError when the
+    cluster's head is lost.
     """
     if not items:
         return

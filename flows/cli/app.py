@@ -16,7 +16,7 @@ from flows.cli.log_lines import log_to_stderr
 from flows.console import notes, show_progress
 from flows.settings import prepare_environment, settings, use_prefect_server
 from pipeline.timings import timed
-from storage.shown import shown_uri
+from storage.shown import reason_of, shown_uri
 
 # Commands are named as "module:function" and imported when they are called: Prefect, Ray, MLflow
 # and torch together take seconds, and Prefect reads the environment when it is imported.
@@ -181,6 +181,13 @@ def main() -> None:
     except Exception as error:
         if stopping.stopped_by():
             _interrupted()
+        if _is_of_prefects_server(error):
+            _stop(
+                f"Prefect's server did not do what it was asked: {reason_of(error)}. What was "
+                "published stays; `qfactory doctor` tells whether the server answers, and the same "
+                "command goes on from there",
+                USAGE_ERROR,
+            )
         if not _is_explained(error):
             sys.exit(shown_uri("".join(traceback.format_exception(error)).rstrip()))
         _stop(str(error), USAGE_ERROR)
@@ -203,6 +210,12 @@ def _is_explained(error: Exception) -> bool:
     """Tell whether the message alone says what to do: the project's own errors and refusals."""
     own = type(error).__module__.split(".")[0] in ("flows", "pipeline", "models", "storage")
     return own or isinstance(error, ValueError | ConnectionError)
+
+
+def _is_of_prefects_server(error: Exception) -> bool:
+    """Tell whether Prefect's client of its server failed, or what asks it whether there is room."""
+    modules = ("httpx", "prefect.concurrency")
+    return any(base.__module__.startswith(modules) for base in type(error).__mro__)
 
 
 def _reason(error: CycloptsError) -> str:

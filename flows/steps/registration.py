@@ -5,14 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from threading import Lock
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from flows.planning.beside_jpeg import gate_scores
 from flows.planning.evaluated_images import images_of
 from flows.planning.named_networks import open_network
 from flows.reporting.model_cards import model_card
-from flows.runtime import say
+from flows.runtime import retried_task, say
 from flows.settings import git_commit, settings
 from flows.steps.training import parts_json
 from pipeline.evaluation.precision_loss import with_loss
@@ -22,7 +19,6 @@ from pipeline.images.degrade import protocol_of
 from pipeline.images.jpeg import quantization_table
 from pipeline.networks.export import export_network
 from pipeline.networks.weights import load_network
-from pipeline.prometheus import failures_counted
 from pipeline.recipes import Recipe
 from pipeline.timings import timed
 from pipeline.training.job import TrainingResult
@@ -44,14 +40,7 @@ LOSS_IMAGES = 3
 PROTOCOL = "matlab-studio-y, grey JPEG by Pillow defaults, rounded, no crop"
 
 
-@task(
-    name="register",
-    task_run_name="register {recipe.name}",
-    retries=2,
-    retry_delay_seconds=3,
-    cache_policy=NO_CACHE,
-)
-@failures_counted("register")
+@retried_task("register", run_name="register {recipe.name}", whatever=True)
 @timed("register")
 def register_network(
     recipe: Recipe,

@@ -24,7 +24,16 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train import LoggingConfig, RunConfig, ScalingConfig
 
-from pipeline.cluster import ClusterError, beside_the_driver, is_out_of_reach, may_grow, nodes
+from pipeline.cluster import (
+    ClusterError,
+    beside_the_driver,
+    check_head,
+    free_resources,
+    is_out_of_reach,
+    may_grow,
+    nodes,
+    resources,
+)
 from pipeline.logs import tell
 from pipeline.prometheus import FAILURES, count
 from pipeline.training.capacity import GPU_WORKER_THREADS, Node, Room, room_for
@@ -43,6 +52,9 @@ CANCEL_S = 3.0
 """Seconds that `stop` may come after Ray is gone: what cancels a run ends both, in any order."""
 WAIT_TOLD_S = 20.0
 """Seconds of waiting after which it is said for what; then whenever they have tripled."""
+SILENT_S = 120.0
+"""Seconds without a sign of any worker, once they have begun, after which they are lost: Ray Train
+waits for ever for a larger group if a node is lost just as it begins."""
 ASKING = 16
 """Trainings that ask a cluster at once, if it may grow."""
 RESIZE_S = 60.0
@@ -98,7 +110,8 @@ def run_training(
     it takes no more than seconds.
 
     Raises what `pipeline.training.loop.train` raises, ClusterError when workers are lost too
-    often, ValueError when the cluster is too small, and CancelledError after `stop`.
+    often or the cluster's head is, ValueError when the cluster is too small, and CancelledError
+    after `stop`.
     """
     stop = stop or Event()
     least = min_workers or workers
@@ -262,7 +275,7 @@ def _has_left(fitting: ray.ObjectRef, seconds: float) -> bool:
 def _tell(mailbox: ActorHandle) -> bool:
     """Tell the workers to stop; return whether any of them listens yet."""
     try:
-        return cast(int, ray.get(mailbox.stop.remote(), timeout=1)) > 0
+        return cast(bool, ray.get(mailbox.stop.remote(), timeout=1))
     except RayError:
         return False
 
@@ -280,8 +293,9 @@ def _watch(
     asked = time.time()
     begun, step, result, tell_at = 0, 0, None, asked + WAIT_TOLD_S
     while not stop.is_set():
+        check_head()
         done = bool(ray.wait([fitting], timeout=POLL_S)[0])
-        for news in _taken(mailbox):
+        for news in _taken(mailbox, begun):
             if isinstance(news, TrainingResult):
                 result = news
             elif isinstance(news, Begun):
@@ -313,8 +327,9 @@ def _begun(
     return news.workers
 
 
-def _taken(mailbox: ActorHandle) -> Iterator[Begun | Record | TrainingResult]:
-    for letter in ray.get(mailbox.take.remote()):
+def _taken(mailbox: ActorHandle, begun: int) -> Iterator[Begun | Record | TrainingResult]:
+    letters, silent_s = ray.get(mailbox.take.remote())
+    for letter in letters:
         news: News = pickle.loads(letter)
         if isinstance(news, Exception):
             raise news
@@ -322,6 +337,8 @@ def _taken(mailbox: ActorHandle) -> Iterator[Begun | Record | TrainingResult]:
             tell([news])
         else:
             yield news
+    if begun and silent_s > SILENT_S:
+        raise _LostError(f"no worker gave a sign for {silent_s:.0f} s")
 
 
 def _each(scaling: ScalingConfig) -> dict[str, float]:
@@ -340,7 +357,7 @@ def _waiting(scaling: ScalingConfig, since: float) -> str:
             ": no node type of the cluster has that, so it will not begin. Choose another "
             "accelerator, or add such nodes"
         )
-    cluster, free = ray.cluster_resources(), ray.available_resources()
+    cluster, free = resources(), free_resources()
     there = ", ".join(f"{free.get(n, 0):g} of {cluster.get(n, 0):g} {n} free" for n in each)
     wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items())
     least, most = scaling.min_workers, scaling.max_workers

@@ -196,7 +196,8 @@ def _stop_from(mailbox: ActorHandle) -> Event:
 
     def listen() -> None:
         with suppress(RayError):  # the mailbox is gone
-            ray.get(mailbox.wait_for_stop.remote())
+            while not ray.get(mailbox.listen.remote()):
+                pass
             stop.set()
 
     Thread(target=listen, daemon=True).start()

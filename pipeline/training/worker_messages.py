@@ -1,6 +1,11 @@
 """An actor between a training and its workers. Its process imports nothing: letters are bytes."""
 
 import asyncio
+import time
+from contextlib import suppress
+
+SIGN_S = 5.0
+"""Seconds after which a worker that listens shows again that it is there."""
 
 
 class Mailbox:
@@ -9,23 +14,28 @@ class Mailbox:
     def __init__(self) -> None:
         self._letters: list[bytes] = []
         self._stop = asyncio.Event()
-        self._listeners = 0
+        self._heard = 0.0
 
     async def put(self, letter: bytes) -> None:
         """Add a letter."""
         self._letters.append(letter)
 
-    async def take(self) -> list[bytes]:
-        """Return the letters, and forget them."""
+    async def take(self) -> tuple[list[bytes], float]:
+        """Return the letters, which are then forgotten, and seconds since any worker listened."""
         letters, self._letters = self._letters, []
-        return letters
+        return letters, self._silence()
 
-    async def stop(self) -> int:
-        """Tell everyone who waits for it to stop; return how many they are."""
+    async def stop(self) -> bool:
+        """Tell everyone who listens to stop; return whether anyone does."""
         self._stop.set()
-        return self._listeners
+        return self._silence() < 2 * SIGN_S
 
-    async def wait_for_stop(self) -> None:
-        """Return once `stop` was called."""
-        self._listeners += 1
-        await self._stop.wait()
+    async def listen(self) -> bool:
+        """Return whether `stop` was called: at once when it was, else after SIGN_S seconds."""
+        self._heard = time.monotonic()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), SIGN_S)
+        return self._stop.is_set()
+
+    def _silence(self) -> float:
+        return time.monotonic() - self._heard

@@ -1,14 +1,15 @@
-"""Several hosts on one machine: network namespaces on a bridge, each with a name of its own.
+"""Several hosts on one machine: namespaces on a bridge, each with a name and processes of its own.
 
-As on Debian, a host's own name resolves to 127.0.1.1 on it.
+As on Debian, a host's own name resolves to 127.0.1.1 on it. A host sees no other's processes: Ray
+takes the first of its nodes that it finds among them for the node of who asks.
 """
 
 import os
 import shutil
-import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,23 +20,35 @@ SERVERS = "10.77.0.1"
 
 @dataclass
 class Host:
-    """A host with an address and a name; what is started on it is killed with it."""
+    """A host with an address and a name; what is started on it ends with it."""
 
     name: str
     address: str
     folder: Path
-    processes: list[subprocess.Popen] = field(default_factory=list)
+    power: subprocess.Popen = field(init=False)
+    """Has the host's first process as its child, and namespaces that commands enter."""
 
     @property
     def namespace(self) -> str:
         """The network namespace's name."""
         return f"qf-{self.name}"
 
+    def switch_on(self) -> None:
+        """Start the host, with nothing running on it."""
+        first = f"hostname {self.name}; echo up; sleep infinity; :"  # `:` so that the shell stays
+        self.power = subprocess.Popen(
+            ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "--pid", "--fork",
+             "--kill-child", "--mount-proc", "sh", "-c", first],
+            stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        assert self.power.stdout is not None
+        assert self.power.stdout.readline() == b"up\n", f"{self.namespace} does not start"
+
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Return the command that runs another one on this host."""
-        named = f'hostname {self.name}; exec "$@"'
-        inside = ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "sh", "-c", named]
-        return [*inside, "sh", *arguments]
+        pid = self.power.pid
+        entered = ["--net", "--uts", "--mount", f"--pid=/proc/{pid}/ns/pid_for_children"]
+        return ["nsenter", f"--target={pid}", *entered, *arguments]
 
     def run(self, arguments: Sequence[str], environment: Mapping[str, str], seconds: float = 300):
         """Run a command on this host to its end."""
@@ -44,26 +57,30 @@ class Host:
             text=True, timeout=seconds,
         )  # fmt: skip
 
-    def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a command on this host; its output goes to a log file in the host's folder."""
         name = "-".join(Path(word).name for word in arguments[:2])
         with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
+            subprocess.Popen(
                 self.command(arguments), cwd=self.folder, env=environment, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        self.processes.append(process)
-        return process
+
+    def pids(self) -> list[int]:
+        """Return the processes that run on this host, by the machine's numbers."""
+        return [int(pid) for pid in _ip("netns", "pids", self.namespace).split()]
 
     def kill(self) -> None:
         """End everything that runs on this host at once, as a power failure does."""
-        pids = _ip("netns", "pids", self.namespace).split()
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        for process in self.processes:
-            process.wait()
-        self.processes.clear()
+        self.switch_off()
+        self.switch_on()
+
+    def switch_off(self) -> None:
+        """End this host and everything that runs on it."""
+        self.power.kill()
+        self.power.wait()
+        while self.pids():
+            time.sleep(0.05)
 
     def cut(self) -> None:
         """Take the host off the network; what runs on it goes on."""
@@ -88,7 +105,8 @@ def network(addresses: Mapping[str, str], folder: Path) -> Iterator[dict[str, Ho
         yield hosts
     finally:
         for host in hosts.values():
-            host.kill()
+            if hasattr(host, "power"):
+                host.switch_off()
         _remove(hosts.values())
 
 
@@ -116,6 +134,8 @@ def _make(host: Host) -> None:
     _ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
     _ip("-n", host.namespace, "link", "set", "lo", "up")
     host.join()
+    _ip("-n", host.namespace, "route", "add", "default", "via", SERVERS)  # Ray looks for its own
+    host.switch_on()
 
 
 def _remove(hosts) -> None:

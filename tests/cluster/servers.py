@@ -10,12 +10,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.cluster.hosts import SERVERS
+from tests.support.project import PROJECT
 
 BIN = Path(sys.executable).parent
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -55,12 +57,38 @@ class Server:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def freeze(self, seconds: float) -> None:
+        """Let it take connections and answer nothing for a while."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+
+@dataclass(frozen=True)
+class Database:
+    """A PostgreSQL server that trusts this machine."""
+
+    control: Callable[..., None]
+    """Runs `pg_ctl` with these arguments."""
+    options: str
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.control("-o", self.options, "start")
+
+    def stop(self) -> None:
+        """End it without a goodbye to its clients."""
+        self.control("-m", "immediate", "stop")
+
 
 @dataclass(frozen=True)
 class Platform:
     """What the servers are called, and what clients need to use them."""
 
     servers: Mapping[str, Server]
+    database: Database
+    s3_mood: Path
+    """How S3 answers; see `s3_server`."""
     environment: Mapping[str, str]
     """Of a client with all credentials."""
 
@@ -89,10 +117,13 @@ def running(folder: Path) -> Iterator[Platform]:
         "QFACTORY_CHECKPOINTS": "s3://qf-checkpoints",
     }
     with ExitStack() as stack:
-        database = stack.enter_context(_postgres())
+        postgres = stack.enter_context(_postgres())
+        database = f"postgres@{SERVERS}:{PORTS['postgres']}"
+        mood = folder / "s3-mood"
+        mood.write_text("")
         s3 = Server(
-            [sys.executable, "-m", "moto.server", "-H", SERVERS, "-p", str(PORTS["s3"])],
-            base, folder / "s3.log", f"http://{SERVERS}:{PORTS['s3']}/moto-api/",
+            [sys.executable, "-m", "tests.cluster.s3_server", SERVERS, str(PORTS["s3"]), str(mood)],
+            {**base, "PYTHONPATH": str(PROJECT)}, folder / "s3.log", f"http://{SERVERS}:{PORTS['s3']}/moto-api/",
         )  # fmt: skip
         prefect = Server(
             [str(BIN / "prefect"), "server", "start", "--host", SERVERS, "--port",
@@ -131,7 +162,7 @@ def running(folder: Path) -> Iterator[Platform]:
             stack.callback(server.stop)
             if name == "s3":
                 _make_buckets()
-        yield Platform(servers, client)
+        yield Platform(servers, postgres, mood, client)
 
 
 def why_not() -> str | None:
@@ -140,8 +171,8 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def _postgres() -> Iterator[str]:
-    """Run PostgreSQL; yield `user@host:port` of a superuser whom it trusts on this machine."""
+def _postgres() -> Iterator[Database]:
+    """Run PostgreSQL, whose superuser `postgres` needs no password on this machine."""
     folder = Path(tempfile.mkdtemp(prefix="qf-postgres-"))
     shutil.chown(folder, "postgres")
     bin_ = POSTGRES[-1]
@@ -157,15 +188,16 @@ def _postgres() -> Iterator[str]:
     options = f"-h {SERVERS} -p {PORTS['postgres']} -k {folder} -c fsync=off"
     with Path(data, "pg_hba.conf").open("a") as rules:
         rules.write(f"host all all {SERVERS}/32 trust\n")
-    control = (f"{bin_}/pg_ctl", "-D", data, "-l", str(folder / "log"), "-w")
-    as_postgres(*control, "-o", options, "start")
+    control = partial(as_postgres, f"{bin_}/pg_ctl", "-D", data, "-l", str(folder / "log"), "-w")
+    database = Database(control, options)
+    database.start()
     try:
         for name in ("prefect", "mlflow", "mlflow_auth"):
             where = ("-h", SERVERS, "-p", str(PORTS["postgres"]))
             as_postgres(f"{bin_}/createdb", *where, name)
-        yield f"postgres@{SERVERS}:{PORTS['postgres']}"
+        yield database
     finally:
-        as_postgres(*control, "-m", "immediate", "stop")
+        database.stop()
         shutil.rmtree(folder)
 
 

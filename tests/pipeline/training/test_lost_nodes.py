@@ -1,7 +1,9 @@
 """Trainings on a cluster whose nodes die and come while they run."""
 
+import os
 import queue
 import re
+import signal
 import socket
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +19,7 @@ from pipeline.training import ray_train, ray_worker
 from pipeline.training.job import TrainingError, World
 from pipeline.training.loop import train
 from pipeline.training.ray_train import cluster_room, run_training
-from tests.support.processes import kill_a_training_worker
+from tests.support.processes import kill_a_training_worker, own_training_workers
 from tests.support.training_recipes import (
     RECIPE,
     UNEVEN,
@@ -148,6 +150,27 @@ def test_one_of_two_workers_goes_on_when_a_node_is_lost_and_takes_the_steps_of_t
         train(make_job(store, tmp_path / "plain", recipe), on_record=until_there)
     assert [record.step for record in seen] == [record.step for record in plain]
     assert [record.loss for record in seen] == pytest.approx([r.loss for r in plain], rel=1e-4)
+
+
+def test_workers_that_give_no_sign_are_lost_and_others_go_on(
+    add_node, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_train, "SILENT_S", 10.0)
+    notices, frozen = [], []
+    for _ in range(2):
+        add_node()
+
+    def freeze(record):
+        if not frozen:
+            frozen.extend(own_training_workers())
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+
+    job = make_job(store, tmp_path / "out", OF_SECONDS)
+    result = run(job, tmp_path, workers=2, on_record=freeze, on_notice=notices.append)
+    assert len(frozen) == 2
+    assert any("no worker gave a sign" in notice for notice in notices)
+    assert result.steps == OF_SECONDS.steps
 
 
 def test_four_small_trainings_share_a_gpu_and_a_fifth_says_that_it_waits_for_it(
