@@ -28,6 +28,7 @@ def build_patches(
     degradation: Degradation = "image",
     store: str | None = None,
     repair: bool = False,
+    rehash: bool = False,
     max_rejected_share: Share = MAX_REJECTED_SHARE,
     allow_evaluation_images: bool = False,
 ) -> StoreVersion:
@@ -43,6 +44,7 @@ def build_patches(
             compress what they load
         store: name, path or URI of the store; by default it is named after the dataset and the spec
         repair: read every shard again and rewrite the damaged ones
+        rehash: read every image again, also where size and times are those of the last build
         max_rejected_share: share of unusable images above which the build fails
         allow_evaluation_images: whether images of an evaluation set (LIVE1, Classic5,
             sample:test) may be trained on
@@ -52,7 +54,7 @@ def build_patches(
     uri = chosen_store(store, dataset, spec)
     tracker = open_tracker()
     with ray_session(lazy=True), tracker, tracker.study("patches", run_name=dataset) as run:
-        scanned = scan_sources(dataset)
+        scanned = scan_sources(dataset, rehash=rehash)
         keep_apart(
             dataset,
             hashes_by_name(scanned),
