@@ -134,4 +134,4 @@ def test_a_build_is_whole_though_a_node_dies_in_it(topology):
     topology.nodes["two"].kill()
     topology.start_node("two")
     command.end()
-    assert "all 2 shards are whole" in topology.begin("patches", "verify", "of-lost-nodes").end()
+    assert "all 8 shards are whole" in topology.begin("patches", "verify", "of-lost-nodes").end()
