@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev ## every test; those that promise seconds after the
 	$(PYTEST) -m "not alone" --durations=10
 	$(PYTEST) -m alone --numprocesses 0 --durations=10
 
-test-fast: $(VENV)/.installed-dev ## the tests that take no more than a few seconds each
+test-fast: $(VENV)/.installed-dev ## the tests that take less than a second each
 	$(PYTEST) --numprocesses 2 -m "not slow"
 
 test-cluster: $(VENV)/.installed-dev ## several hosts in network namespaces (root, iproute2, PostgreSQL)

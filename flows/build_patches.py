@@ -2,17 +2,18 @@
 
 from prefect import flow
 
-from flows.parameters import Degradation, QualityFactors, Reference, Share, Side, Stride
+from flows.parameters import Degradation, QualityFactors, Reference, ShardMib, Share, Side, Stride
 from flows.planning.store_places import chosen_store
 from flows.reporting.pages import link_artifact
-from flows.runtime import open_tracker, ray_session
+from flows.runtime import open_tracker, ray_session, unwalked
 from flows.settings import settings
 from flows.steps.checks import keep_apart
 from flows.steps.image_sets import scan_sources
-from flows.steps.store_building import build_version, log_version
+from flows.steps.store_building import build_version, log_version, plan_version
 from pipeline.datasets.leaks import evaluation_images
 from pipeline.datasets.sources import hashes_by_name
 from pipeline.patches.build_store import MAX_REJECTED_SHARE
+from pipeline.patches.plan_store import PlannedBuild
 from storage.patches.schema import PatchSpec
 from storage.patches.versions import StoreVersion
 
@@ -27,10 +28,13 @@ def build_patches(
     qf: QualityFactors | None = None,
     degradation: Degradation = "image",
     store: str | None = None,
+    shard_mib: ShardMib | None = None,
     repair: bool = False,
+    rehash: bool = False,
     max_rejected_share: Share = MAX_REJECTED_SHARE,
     allow_evaluation_images: bool = False,
-) -> StoreVersion:
+    dry_run: bool = False,
+) -> StoreVersion | PlannedBuild:
     """Cut a dataset into a patch store; only what changed is built.
 
     Args:
@@ -42,26 +46,40 @@ def build_patches(
             `rescaled` makes the image smaller first, `none` keeps originals alone, for recipes that
             compress what they load
         store: name, path or URI of the store; by default it is named after the dataset and the spec
+        shard_mib: about how many MiB of pixels a shard has (default: as the store has, a new one
+            64, less if it is small); another number writes every shard of a store anew, once
         repair: read every shard again and rewrite the damaged ones
+        rehash: read every image again, also where size and times are those of the last build
         max_rejected_share: share of unusable images above which the build fails
         allow_evaluation_images: whether images of an evaluation set (LIVE1, Classic5,
             sample:test) may be trained on
+        dry_run: tell what would be built and write nothing of it; what images hash to is remembered
     """
     qfs = qf or (() if degradation == "none" else DEFAULT_QFS)
     spec = PatchSpec(side=side, stride=stride, qfs=tuple(qfs), degradation=degradation)
     uri = chosen_store(store, dataset, spec)
-    tracker = open_tracker()
-    with ray_session(lazy=True), tracker, tracker.study("patches", run_name=dataset) as run:
-        scanned = scan_sources(dataset)
+    shard_bytes = None if shard_mib is None else shard_mib << 20
+    with ray_session(lazy=True):
+        scanned = scan_sources(dataset, rehash=rehash)
         keep_apart(
             dataset,
             hashes_by_name(scanned),
             evaluation_images(settings().datasets_root),
             allowed=allow_evaluation_images,
         )
-        version = build_version(
-            uri, spec, scanned, dataset, repair=repair, max_rejected_share=max_rejected_share
-        )
-        log_version(run, version)
-        link_artifact(run)
-    return version
+        found = unwalked(scanned)
+        if dry_run:
+            return plan_version(uri, spec, found, shard_bytes=shard_bytes, repair=repair)
+        with open_tracker() as tracker, tracker.study("patches", run_name=dataset) as run:
+            version = build_version(
+                uri,
+                spec,
+                found,
+                dataset,
+                shard_bytes=shard_bytes,
+                repair=repair,
+                max_rejected_share=max_rejected_share,
+            )
+            log_version(run, version)
+            link_artifact(run)
+        return version

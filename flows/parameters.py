@@ -104,6 +104,7 @@ QualityFactors = Annotated[
     Field(min_length=1, json_schema_extra={"uniqueItems": True}),
 ]
 Steps = Annotated[int, Field(ge=1, description="Optimiser steps in all; fewer for a trial")]
+ShardMib = Annotated[int, Field(ge=1, le=1024, description="MiB of pixels a shard")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-][\w. -]*$", description="A name")]
 Workers = Annotated[int, Field(ge=1, description="Training workers")]

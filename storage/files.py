@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 TEMPORARY = ".tmp-"
+PIECE = 1 << 22
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -132,9 +133,15 @@ def read_bytes(uri: str) -> bytes:
         return cast(bytes, file.read())
 
 
+@_explain_remote
 def sha256_of(uri: str) -> str:
     """Return the SHA-256 of a file, hexadecimal. Raises FileNotFoundError."""
-    return hashlib.sha256(read_bytes(uri)).hexdigest()
+    fs, path = resolve(uri)
+    digest = hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        while piece := cast(bytes, file.read(PIECE)):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 @_explain_remote

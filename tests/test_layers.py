@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "flows/commands": {"flows/cli", "flows/planning", "flows/reporting", "flows/steps"},
     "models/layers": set(),
     "models/measuring": set(),
-    "pipeline/datasets": set(),
+    "pipeline/datasets": {"pipeline/images"},
     "pipeline/recipes": set(),
     "pipeline/served": set(),
     "pipeline/health": set(),

@@ -26,7 +26,8 @@ def list_stores(root: str | None = None, *, json: bool = False) -> None:
     if root is not None and not files.exists(root):
         raise ValueError(f"--root {root}: there is no such folder")
     rows = []
-    for name in files.list_names(place):
+    names = [name for name in files.list_names(place) if not name.startswith(".")]
+    for name in names:
         try:
             version = open_store(files.join(place, name))
         except StoreError as error:

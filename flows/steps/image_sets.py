@@ -1,13 +1,15 @@
 """The images of a study: those that it trains on, looks at on the way, and scores on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+from flows.planning.store_places import known_images
 from flows.runtime import retried_task
 from flows.settings import settings
 from pipeline.cluster import ray_map
 from pipeline.datasets import references
 from pipeline.datasets.references import DatasetError
-from pipeline.datasets.sources import ScannedImage, scan_images
+from pipeline.datasets.sources import SCAN_CHUNK, ScannedImage, scan_images
 from pipeline.recipes import Recipe
 from pipeline.timings import timed
 
@@ -22,11 +24,13 @@ Sets = Mapping[str, tuple[ScannedImage, ...]]
 
 @retried_task("list and hash source images", run_name="list and hash {dataset}")
 @timed("hash the images")
-def scan_sources(dataset: str) -> tuple[ScannedImage, ...]:
-    """Return every source image of a dataset with its hash."""
-    root = settings().datasets_root
-    sources = references.list_images(dataset, root=root, purpose="train")
-    return scan_images(sources, ray_map if len(sources) > HASHED_HERE else map)
+def scan_sources(dataset: str, *, rehash: bool = False) -> tuple[ScannedImage, ...]:
+    """Return every source image of a dataset with its hash.
+
+    What was hashed before is not read again, unless `rehash` distrusts what is remembered of it.
+    """
+    sources = references.list_images(dataset, root=settings().datasets_root, purpose="train")
+    return scan_images(sources, _hash_all, known_in=known_images(dataset), rehash=rehash)
 
 
 def find_validation_sets(recipes: Sequence[Recipe]) -> Sets:
@@ -50,7 +54,14 @@ def _scanned(recipe: str, reference: str) -> tuple[ScannedImage, ...]:
         raise DatasetError(f"{recipe} validates on {reference}: {error}") from error
     if not images:
         raise DatasetError(f"{recipe} validates on {reference}: there are no images in it")
-    return scan_images(images[:: -(-len(images) // MOST_IMAGES)])
+    return scan_images(
+        images[:: -(-len(images) // MOST_IMAGES)],
+        known_in=known_images(f"validation-{reference}"),
+    )
+
+
+def _hash_all(function: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
+    return (ray_map if len(chunks) * SCAN_CHUNK > HASHED_HERE else map)(function, chunks)
 
 
 def default_sets(dataset: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from prefect.artifacts import create_table_artifact
 
 from flows.planning.store_places import default_store
-from flows.runtime import one_at_a_time, progress, retried_task, say
+from flows.runtime import one_at_a_time, progress, retried_task, say, unwalked
 from flows.settings import git_commit, settings
 from flows.steps.image_sets import Sets
 from pipeline.cluster import ray_map
@@ -18,6 +18,7 @@ from pipeline.patches.build_store import (
     build_store,
     told_rejects,
 )
+from pipeline.patches.plan_store import BuildPlan, PlannedBuild, in_numbers, plan_build, told_cuts
 from pipeline.patches.store_size import overlap_warning
 from pipeline.recipes import Recipe
 from pipeline.timings import timed
@@ -43,7 +44,7 @@ def build_versions(
     shared = spec_for(named, recipes) if named is not None else None
     specs = {recipe.name: shared or recipe.patches for recipe in recipes}
     built = {
-        spec: build_version(named or default_store(dataset, spec), spec, scanned, dataset)
+        spec: build_version(named or default_store(dataset, spec), spec, unwalked(scanned), dataset)
         for spec in dict.fromkeys(specs.values())
     }
     return {name: built[spec] for name, spec in specs.items()}
@@ -75,7 +76,10 @@ def build_validation(recipes: Sequence[Recipe], sets: Sets) -> dict[str, StoreVe
     wanted = {r.name: (r.looks_at, r.validation_patches) for r in recipes if r.looks_at}
     built = {
         (reference, spec): build_version(
-            default_store(f"validation-{reference}", spec), spec, sets[reference], reference
+            default_store(f"validation-{reference}", spec),
+            spec,
+            unwalked(sets[reference]),
+            reference,
         )
         for reference, spec in dict.fromkeys(wanted.values())
     }
@@ -90,6 +94,7 @@ def build_version(
     scanned: tuple[ScannedImage, ...],
     dataset: str,
     *,
+    shard_bytes: int | None = None,
     repair: bool = False,
     max_rejected_share: float = MAX_REJECTED_SHARE,
 ) -> StoreVersion:
@@ -111,9 +116,11 @@ def build_version(
             spec,
             scanned,
             dataset,
+            shard_bytes=shard_bytes,
             parallel=ray_map,
             repair=repair,
             max_rejected_share=max_rejected_share,
+            on_plan=_tell_plan,
             on_progress=shown,
         )
     version = report.version
@@ -132,6 +139,26 @@ def build_version(
         )
     describe_version(version)
     return version
+
+
+@retried_task("plan shards")
+def plan_version(
+    uri: str,
+    spec: PatchSpec,
+    scanned: tuple[ScannedImage, ...],
+    *,
+    shard_bytes: int | None = None,
+    repair: bool = False,
+) -> PlannedBuild:
+    """Return, and say, what `build_version` would do; nothing is written."""
+    plan = plan_build(uri, spec, scanned, shard_bytes=shard_bytes, parallel=ray_map, repair=repair)
+    _tell_plan(plan)
+    return in_numbers(plan, uri, scanned)
+
+
+def _tell_plan(plan: BuildPlan) -> None:
+    if told := told_cuts(plan):
+        say(told)
 
 
 @contextmanager

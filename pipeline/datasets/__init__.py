@@ -1,4 +1,4 @@
 """Datasets: which there are, their files and hashes, and which images are for evaluation alone.
 
-Imports storage alone; everything in pipeline/ may import it.
+Imports storage, and of pipeline/ images alone.
 """

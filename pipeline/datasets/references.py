@@ -21,7 +21,7 @@ class DatasetError(Exception):
     """A dataset is not there or cannot be fetched; the message names the next step."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceImage:
     """One image file, not yet read."""
 
@@ -29,6 +29,8 @@ class SourceImage:
     """Path below the dataset's folder; with the split in front if the dataset has several."""
     uri: str
     """Readable with storage.files.read_bytes."""
+    stamp: str = ""
+    """See pipeline.datasets.folders.FoundFile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +79,10 @@ def list_images(reference: str, *, root: str | Path | None, purpose: Purpose) ->
         prefix = f"{split}/" if len(dataset.splits) > 1 else ""
         folder = split_folder(dataset, split, root)
         members = dataset.members.get(split)
-        found = image_files(folder)
         images += [
-            SourceImage(name=prefix + name, uri=uri)
-            for name, uri in found
-            if members is None or name in members
+            SourceImage(name=prefix + file.name, uri=file.uri, stamp=file.stamp)
+            for file in image_files(folder)
+            if members is None or file.name in members
         ]
     return sorted(images, key=lambda image: image.name)
 
@@ -127,7 +128,7 @@ def _images_in_folder(folder: str) -> list[SourceImage]:
     fs, path = files.resolve(folder)
     if not fs.isdir(path):
         raise DatasetError(f"{FOLDER}{folder}: there is no such folder; check the path")
-    return [SourceImage(name=name, uri=uri) for name, uri in image_files(folder)]
+    return [SourceImage(**file._asdict()) for file in image_files(folder)]
 
 
 def scikit_image_folder() -> Path:

@@ -1,11 +1,14 @@
-"""Source images before they are decoded: listed and hashed."""
+"""Source images before they are decoded: listed, hashed and measured."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.datasets.references import SourceImage
+from pipeline.images.luma import shape_in_header
 from storage import files
+from storage.patches.known_images import KnownImage, read_known, write_known
 
 SCAN_CHUNK = 64
 
@@ -18,7 +21,7 @@ class Parallel(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScannedImage:
     """A source image with the hash of its bytes, or the reason why it could not be read."""
 
@@ -26,14 +29,37 @@ class ScannedImage:
     uri: str
     sha256: str = ""
     reason: str = ""
+    height: int = 0
+    """In pixels, before EXIF turns it; 0, as the width, where the header tells no usable image."""
+    width: int = 0
 
 
 def scan_images(
-    images: Sequence[SourceImage], parallel: Parallel = map
+    images: Sequence[SourceImage],
+    parallel: Parallel = map,
+    *,
+    known_in: str | None = None,
+    rehash: bool = False,
 ) -> tuple[ScannedImage, ...]:
-    """Hash every source image; sorted by name. What cannot be read gets a reason instead."""
-    chunks = [tuple(images[i : i + SCAN_CHUNK]) for i in range(0, len(images), SCAN_CHUNK)]
-    scanned = [image for chunk in parallel(_scan_chunk, chunks) for image in chunk]
+    """Hash every source image; sorted by name. What cannot be read gets a reason instead.
+
+    `known_in` is the URI of a table that remembers what was hashed: an image whose stamp is the
+    same as then is not read, unless `rehash` distrusts the table.
+    """
+    known = read_known(known_in) if known_in is not None else {}
+    unread = [image for image in images if rehash or _known(image, known) is None]
+    chunks = [tuple(unread[i : i + SCAN_CHUNK]) for i in range(0, len(unread), SCAN_CHUNK)]
+    read = {image.name: image for chunk in parallel(_scan_chunk, chunks) for image in chunk}
+    scanned = [read.get(image.name) or _as_known(image, known[image.uri]) for image in images]
+    if known_in is not None:
+        stamps = {image.uri: image.stamp for image in images if image.stamp}
+        now = {
+            image.uri: KnownImage(stamps[image.uri], image.sha256, image.height, image.width)
+            for image in scanned
+            if image.uri in stamps and image.sha256
+        }
+        if now != known:
+            write_known(known_in, now)
     return tuple(sorted(scanned, key=lambda image: image.name))
 
 
@@ -42,14 +68,31 @@ def hashes_by_name(scanned: Iterable[ScannedImage]) -> dict[str, str]:
     return {image.name: image.sha256 for image in scanned if image.sha256}
 
 
+def _known(image: SourceImage, known: Mapping[str, KnownImage]) -> KnownImage | None:
+    found = known.get(image.uri)
+    return found if found is not None and found.stamp == image.stamp else None
+
+
+def _as_known(image: SourceImage, known: KnownImage) -> ScannedImage:
+    _, sha256, height, width = known
+    return ScannedImage(name=image.name, uri=image.uri, sha256=sha256, height=height, width=width)
+
+
 def _scan_chunk(images: Sequence[SourceImage]) -> list[ScannedImage]:
     return [_scan(image) for image in images]
 
 
 def _scan(image: SourceImage) -> ScannedImage:
     try:
-        digest = files.sha256_of(image.uri)
+        data = files.read_bytes(image.uri)
     except OSError as error:
         reason = f"unreadable: {error.strerror or error}"
         return ScannedImage(name=image.name, uri=image.uri, reason=reason)
-    return ScannedImage(name=image.name, uri=image.uri, sha256=digest)
+    height, width = shape_in_header(data) or (0, 0)
+    return ScannedImage(
+        name=image.name,
+        uri=image.uri,
+        sha256=hashlib.sha256(data).hexdigest(),
+        height=height,
+        width=width,
+    )

@@ -86,7 +86,7 @@ def _verify_split(dataset: Dataset, split: str, root: Path) -> VerifyReport:
     expected = _expected(dataset, split, root)
     try:
         folder = Path(split_folder(dataset, split, root))
-        there = {name for name, _ in image_files(str(folder))}
+        there = {file.name for file in image_files(str(folder))}
     except DatasetError:
         folder, there = root / label, set()
     if not expected:

@@ -45,6 +45,20 @@ def read_luma(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.nda
         raise
 
 
+def shape_in_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """Return height and width of an image file in pixels, nothing of it decoded.
+
+    They are those of the file, before EXIF turns it. None where `read_luma` would reject what the
+    header tells.
+    """
+    try:
+        with _open(data) as image:
+            _check_header(image, max_pixels)
+            return image.height, image.width
+    except ImageRejected:
+        return None
+
+
 def rgb_to_luma(rgb: np.ndarray) -> np.ndarray:
     """Return MATLAB's studio-range luma (16..235) of (H, W, 3) uint8 as (H, W) uint8.
 

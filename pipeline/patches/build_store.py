@@ -4,37 +4,27 @@ Every step is an ordinary function; `parallel` says how the independent calls ar
 the other by default, as Ray tasks in the flows).
 """
 
-import hashlib
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version as package_version
 
 from pipeline.datasets.sources import Parallel, ScannedImage, hashes_by_name
-from pipeline.patches.one_shard import ShardTask, build_shard, jpeg_library, shard_key
+from pipeline.patches.one_shard import build_shard, jpeg_library
+from pipeline.patches.plan_store import BuildPlan, plan_build
 from pipeline.prometheus import PATCHES, REJECTS, SHARDS, count
 from storage import files
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
-from storage.patches.shard_reader import shard_is_whole
-from storage.patches.shard_writer import describe_shard
 from storage.patches.source_images import record_sources
 from storage.patches.upkeep import remove_leftovers
 from storage.patches.versions import (
     Rejected,
-    ShardEntry,
     StoreVersion,
-    open_store,
     publish,
     row_group_rows,
-    sizes_of_shards,
 )
 
-logger = logging.getLogger(__name__)
-
-IMAGES_A_SHARD = 8
 MAX_REJECTED_SHARE = 0.1
 SHOWN_REJECTS = 10
 REJECTED = "rejected.txt"
@@ -69,38 +59,37 @@ def build_store(
     scanned: Sequence[ScannedImage],
     dataset: str,
     *,
+    shard_bytes: int | None = None,
     parallel: Parallel = map,
     repair: bool = False,
     max_rejected_share: float = MAX_REJECTED_SHARE,
+    on_plan: Callable[[BuildPlan], None] = lambda plan: None,
     on_progress: Callable[[BuildProgress], None] = lambda progress: None,
 ) -> BuildReport:
     """Bring a store up to date with its source images and publish the new version.
 
-    Only shards whose images changed are written; if none did, nothing is. `repair` reads every
-    shard again and rewrites the damaged ones. What builds that were killed left behind more than an
-    hour ago is removed. Raises StoreError, the previous version staying
-    current, if the store was made for another spec, if no image is usable, or if the share of
-    rejected images is above `max_rejected_share`.
+    Only shards whose images changed are written; if none did, nothing is. A shard has about
+    `shard_bytes` of pixels, by default as many as in the version before; another number writes all
+    anew. `repair` reads every shard again and rewrites the damaged ones. What builds that were
+    killed left behind more than an hour ago is removed. Raises StoreError, the previous version
+    staying current, if the store was made for another spec, if no image is usable, or if the share
+    of rejected images is above `max_rejected_share`.
     """
-    previous = _previous_version(uri, spec)
+    plan = plan_build(uri, spec, scanned, shard_bytes=shard_bytes, parallel=parallel, repair=repair)
+    on_plan(plan)
     remove_leftovers(uri)
-    usable, rejected = _split_duplicates(scanned)
-    tasks = [
-        ShardTask(key=shard_key(spec, group), spec=spec, images=group, store_uri=uri)
-        for group in _group_images(usable)
-    ]
-    known = {shard.key: shard for shard in previous.shards} if previous else {}
-    entries = dict(_reusable(uri, tasks, known, check=repair, parallel=parallel))
-    missing = [task for task in tasks if task.key not in entries]
+    previous, missing, entries = plan.previous, plan.missing, dict(plan.present)
     reused, rows = len(entries), sum(entry.rows for entry in entries.values())
     for entry in parallel(build_shard, missing):
         entries[entry.key] = entry
         rows += entry.rows
         for counter, number in ((SHARDS, 1), (PATCHES, entry.rows), (REJECTS, len(entry.rejected))):
             count(counter, number, {"dataset": dataset})
-        on_progress(BuildProgress(shards_done=len(entries), shards_total=len(tasks), rows=rows))
-    shards = tuple(entries[task.key] for task in tasks)
-    rejected = (*rejected, *(reject for shard in shards for reject in shard.rejected))
+        on_progress(
+            BuildProgress(shards_done=len(entries), shards_total=len(plan.tasks), rows=rows)
+        )
+    shards = tuple(entries[task.key] for task in plan.tasks)
+    rejected = (*plan.rejected, *(reject for shard in shards for reject in shard.rejected))
     rejected = tuple(sorted(rejected, key=lambda reject: reject.image))
     _check_rejects(uri, len(scanned), rejected, rows, max_rejected_share)
     candidate = StoreVersion(
@@ -112,6 +101,7 @@ def build_store(
             uri, hashes_by_name(scanned), {i.name: i.reason for i in scanned if i.reason}
         ),
         row_group_rows=row_group_rows(spec),
+        shard_bytes=plan.shard_bytes,
         shards=shards,
         rejected=rejected,
         packages=_packages(),
@@ -122,84 +112,6 @@ def build_store(
     return BuildReport(
         version=publish(candidate), built=len(missing), reused=reused, published=True
     )
-
-
-def _split_duplicates(
-    scanned: Sequence[ScannedImage],
-) -> tuple[tuple[ScannedImage, ...], tuple[Rejected, ...]]:
-    """Return the images to use, and the unreadable and doubled ones with their reasons.
-
-    Of several files with the same bytes, the first by name is used.
-    """
-    first: dict[str, str] = {}
-    usable, rejected = [], []
-    for image in scanned:
-        if image.reason:
-            rejected.append(Rejected(image=image.name, reason=image.reason))
-        elif image.sha256 in first:
-            reason = f"the same bytes as {first[image.sha256]}"
-            rejected.append(Rejected(image=image.name, reason=reason))
-        else:
-            first[image.sha256] = image.name
-            usable.append(image)
-    return tuple(usable), tuple(rejected)
-
-
-def _group_images(images: Sequence[ScannedImage]) -> list[tuple[ScannedImage, ...]]:
-    """Cut the sorted images into groups, one a shard, so that a new image moves few others.
-
-    A group ends after an image whose name's hash says so (one in IMAGES_A_SHARD, not before half
-    as many images, at the latest after twice as many). The cuts depend on the names nearby, not
-    on how many images come before: an added or removed image changes the groups around it only.
-    """
-    groups, group = [], []
-    for image in images:
-        group.append(image)
-        ends = int(hashlib.sha256(image.name.encode()).hexdigest()[:8], 16) % IMAGES_A_SHARD == 0
-        if (ends and len(group) >= IMAGES_A_SHARD // 2) or len(group) >= 2 * IMAGES_A_SHARD:
-            groups.append(tuple(group))
-            group = []
-    return [*groups, tuple(group)] if group else groups
-
-
-def _previous_version(uri: str, spec: PatchSpec) -> StoreVersion | None:
-    """Return the current version; None if there is none or its file is damaged."""
-    if not files.exists(files.join(uri, "CURRENT")):
-        return None
-    try:
-        previous = open_store(uri)
-    except StoreError as error:
-        logger.warning("%s; a new version is made", error)
-        return None
-    return open_store(uri, previous.number, spec)
-
-
-def _reusable(
-    uri: str,
-    tasks: Sequence[ShardTask],
-    known: Mapping[str, ShardEntry],
-    *,
-    check: bool,
-    parallel: Parallel,
-) -> Iterator[tuple[str, ShardEntry]]:
-    """Yield the shards that are there in full.
-
-    Those of the previous version are known by their size (by their bytes with `check`), those that
-    an interrupted build left behind by reading them.
-    """
-    sizes = sizes_of_shards(uri)
-    unknown = []
-    for task in tasks:
-        if task.key not in sizes:
-            continue
-        entry = known.get(task.key)
-        if entry is None:
-            unknown.append(task.key)
-        elif sizes[task.key] == entry.bytes and (not check or shard_is_whole(uri, entry)):
-            yield task.key, entry
-    for entry in parallel(partial(describe_shard, uri), unknown):
-        if entry is not None:
-            yield entry.key, entry
 
 
 def _check_rejects(

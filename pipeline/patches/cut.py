@@ -33,6 +33,12 @@ def grid(height: int, width: int, spec: PatchSpec) -> tuple[np.ndarray, np.ndarr
     return np.repeat(ys, len(xs)), np.tile(xs, len(ys))
 
 
+def patch_count(height: int, width: int, spec: PatchSpec) -> int:
+    """Return how many corners `grid` has."""
+    rows, columns = ((length - spec.side) // spec.stride + 1 for length in (height, width))
+    return max(0, rows) * max(0, columns)
+
+
 def shape_to_cut(shape: tuple[int, ...], spec: PatchSpec) -> tuple[int, int]:
     """Return height and width of what the patches of an image of a shape, (H, W), are cut from."""
     height, width = shape

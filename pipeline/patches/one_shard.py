@@ -77,7 +77,10 @@ def _read_unchanged(image: ScannedImage) -> bytes:
     except FileNotFoundError:
         data = b""
     if hashlib.sha256(data).hexdigest() != image.sha256:
-        raise StoreError(f"{image.name} changed while the store was built; run the build again")
+        raise StoreError(
+            f"{image.name} changed while the store was built; run the build again, with --rehash "
+            "if it says so twice"
+        )
     return data
 
 

@@ -1,28 +1,35 @@
 """How large a patch store will be, before it is built."""
 
-import io
 from collections.abc import Sequence
 
-from PIL import Image
-
 from pipeline.datasets.sources import ScannedImage
-from pipeline.patches.cut import grid, shape_to_cut
-from storage import files
+from pipeline.patches.cut import patch_count, shape_to_cut
 from storage.patches.schema import PatchSpec, pixel_columns
 
-LOOKED_AT = 8
 LARGE_BYTES = 1_000_000_000
 MUCH_OVERLAP = 16
 """Patches that a pixel lies in."""
 
 
 def expected_bytes(spec: PatchSpec, scanned: Sequence[ScannedImage]) -> int:
-    """Return about how many bytes of pixels a store of the images has, from some images' sizes."""
-    usable = [image for image in scanned if image.sha256]
-    looked_at = usable[:: max(1, len(usable) // LOOKED_AT)]
-    counts = [_patches(image, spec) for image in looked_at]
-    mean = sum(counts) / max(1, len(counts))
-    return round(mean * len(usable) * spec.side**2 * len(pixel_columns(spec)))
+    """Return how many bytes of pixels a store of the images has, of equal files one counted.
+
+    Exact but for images whose damage shows only when they are decoded.
+    """
+    different = {image.sha256: image for image in scanned if image.sha256}
+    return sum(patch_bytes(image, spec) for image in different.values())
+
+
+def patch_bytes(image: ScannedImage, spec: PatchSpec) -> int:
+    """Return how many bytes the pixel columns of an image's patches have."""
+    return expected_rows(image, spec) * spec.side**2 * len(pixel_columns(spec))
+
+
+def expected_rows(image: ScannedImage, spec: PatchSpec) -> int:
+    """Return how many patches an image gives; 0 if it is too small or its header unusable."""
+    if not image.height:
+        return 0
+    return patch_count(*shape_to_cut((image.height, image.width), spec), spec)
 
 
 def overlap_warning(spec: PatchSpec, scanned: Sequence[ScannedImage]) -> str:
@@ -36,14 +43,6 @@ def overlap_warning(spec: PatchSpec, scanned: Sequence[ScannedImage]) -> str:
         return ""
     apart = size / overlap
     return (
-        f"about {size / 1e9:.1f} GB: at stride {spec.stride} a pixel lies in {overlap:.0f} patches "
-        f"of {spec.side}x{spec.side}; --stride {spec.side} makes about {apart / 1e9:.2f} GB"
+        f"{size / 1e9:.1f} GB: at stride {spec.stride} a pixel lies in {overlap:.0f} patches of "
+        f"{spec.side}x{spec.side}; --stride {spec.side} makes about {apart / 1e9:.2f} GB"
     )
-
-
-def _patches(image: ScannedImage, spec: PatchSpec) -> int:
-    try:
-        width, height = Image.open(io.BytesIO(files.read_bytes(image.uri))).size
-    except (OSError, Image.DecompressionBombError):
-        return 0
-    return len(grid(*shape_to_cut((height, width), spec), spec)[0])

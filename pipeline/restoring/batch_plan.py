@@ -54,7 +54,7 @@ def list_photos(inputs: str) -> list[Photo]:
 
     Raises ValueError when there is none.
     """
-    named = [(n, uri) for n, uri in image_files(inputs) if is_jpeg_name(PurePosixPath(n))]
+    named = [(n, uri) for n, uri, _ in image_files(inputs) if is_jpeg_name(PurePosixPath(n))]
     if not named:
         raise ValueError(
             f"{inputs}: no JPEG files in it or below it ({', '.join(JPEG_SUFFIXES)}); name a "

@@ -1,6 +1,5 @@
 """Reading shards of a patch store: pixel columns without a copy, every page checked."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
@@ -80,10 +79,9 @@ def damaged(store: StoreVersion, shard: ShardEntry, reason: object) -> StoreErro
 def shard_is_whole(store_uri: str, shard: ShardEntry) -> bool:
     """Read a shard's bytes and compare them with the recorded SHA-256."""
     try:
-        content = files.read_bytes(shard_uri(store_uri, shard.key))
+        return files.sha256_of(shard_uri(store_uri, shard.key)) == shard.sha256
     except FileNotFoundError:
         return False
-    return hashlib.sha256(content).hexdigest() == shard.sha256
 
 
 def _pixels(column: pa.ChunkedArray, side: int) -> np.ndarray:

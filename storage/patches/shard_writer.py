@@ -122,12 +122,16 @@ def open_shard_writer(
 def describe_shard(store_uri: str, key: str) -> ShardEntry | None:
     """Read a shard's entry back from the whole file; None if it is missing or damaged."""
     uri = shard_uri(store_uri, key)
+    fs, path = files.resolve(uri)
     try:
-        content = files.read_bytes(uri)
-        parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        for row_group in range(parquet.num_row_groups):
-            parquet.read_row_group(row_group)
-        footer = parquet.metadata
+        sha256 = files.sha256_of(uri)
+        with (
+            fs.open(path, "rb") as file,
+            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        ):
+            for row_group in range(parquet.num_row_groups):
+                parquet.read_row_group(row_group)
+            footer = parquet.metadata
         notes = footer.metadata
         rejected = json.loads(notes[REJECTED.encode()])
         images = int(notes[IMAGES.encode()])
@@ -136,8 +140,8 @@ def describe_shard(store_uri: str, key: str) -> ShardEntry | None:
     return ShardEntry(
         key=key,
         rows=footer.num_rows,
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=files.size_of(uri) or 0,
+        sha256=sha256,
         images=images,
         rejected=tuple(Rejected(**value) for value in rejected),
     )

@@ -62,6 +62,8 @@ class StoreVersion:
     """Versions of the packages that decided the pixels."""
     created: str
     """ISO 8601, UTC."""
+    shard_bytes: int | None = None
+    """About how many bytes of pixels a shard has; None in stores of before, of 8 images a shard."""
 
     @cached_property
     def rows(self) -> int:
@@ -238,6 +240,8 @@ def _rejects(values: Sequence[Mapping[str, str]]) -> tuple[Rejected, ...]:
 def _to_json(version: StoreVersion) -> str:
     values = asdict(version)
     del values["uri"]
+    if version.shard_bytes is None:
+        del values["shard_bytes"]  # so that what wrote such stores still reads them
     values["spec"] = json.loads(version.spec.to_json())
     return json.dumps({**values, "digest": _digest(values)}, indent=1, sort_keys=True)
 

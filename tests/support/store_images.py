@@ -6,12 +6,15 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets.references import list_images
-from pipeline.datasets.sources import scan_images
+from pipeline.datasets.sources import ScannedImage, scan_images
 from pipeline.patches.build_store import BuildReport, build_store
 from storage import files
 from storage.patches.schema import PatchSpec
 
 SPEC = PatchSpec(side=32, stride=16, qfs=(10, 40), degradation="patch")
+
+SHARD_BYTES = 8 * 12 * 3 * 32 * 32
+"""Of 8 images of `image_folder`."""
 
 
 def texture(height: int, width: int, seed: int) -> np.ndarray:
@@ -34,11 +37,22 @@ def texture_file(path: Path, height: int, width: int, seed: int = 0) -> None:
     Image.fromarray(texture(height, width, seed)).save(path)
 
 
-def build(folder: Path, store: Path | str, spec: PatchSpec = SPEC, **options) -> BuildReport:
+def build(
+    folder: Path,
+    store: Path | str,
+    spec: PatchSpec = SPEC,
+    *,
+    shard_bytes: int | None = SHARD_BYTES,
+    **options,
+) -> BuildReport:
     """Build a store of a folder without Ray."""
-    reference = f"folder:{folder}"
-    scanned = scan_images(list_images(reference, root=str(folder), purpose="train"))
-    return build_store(str(store), spec, scanned, reference, **options)
+    scanned, reference = scan(folder), f"folder:{folder}"
+    return build_store(str(store), spec, scanned, reference, shard_bytes=shard_bytes, **options)
+
+
+def scan(folder: Path) -> tuple[ScannedImage, ...]:
+    """Hash the images of a folder."""
+    return scan_images(list_images(f"folder:{folder}", root=None, purpose="train"))
 
 
 def fail_midway(uri: str) -> None:

@@ -226,5 +226,5 @@ def test_a_warning_reaches_prefects_log_and_is_a_line_of_json(tmp_path):
     }
     with closing(sqlite3.connect(folder / "prefect" / "prefect.db")) as database:
         logged = database.execute("SELECT name, message FROM log WHERE level >= 30").fetchall()
-    assert logged == [("pipeline.patches.build_store", warning["message"])]
+    assert logged == [("pipeline.patches.plan_store", warning["message"])]
     assert done.stdout.startswith(f"{version.uri}@2")

@@ -23,7 +23,7 @@ from storage.patches.shard_reader import open_shard, read_rows
 from storage.patches.upkeep import verify
 from storage.patches.versions import open_store
 from tests.support.forks import FORKS
-from tests.support.store_images import SPEC, build, image_folder, texture
+from tests.support.store_images import SHARD_BYTES, SPEC, build, image_folder, texture
 
 KILLS = 20
 
@@ -113,7 +113,8 @@ def test_a_killed_ray_worker_loses_and_doubles_no_rows(tmp_path, ray_cluster):
         return cluster.ray_map(deadly if function is build_shard else function, items)
 
     store = str(tmp_path / "store")
-    version = build_store(store, SPEC, scanned, f"folder:{photos}", parallel=parallel).version
+    options = {"parallel": parallel, "shard_bytes": SHARD_BYTES}
+    version = build_store(store, SPEC, scanned, f"folder:{photos}", **options).version
     assert (tmp_path / "killed").exists()
     assert version.shards == expected.shards
     assert contents(version) == contents(expected)

@@ -9,6 +9,9 @@ import urllib.request
 import pytest
 from fsspec.config import conf
 
+from pipeline.datasets import folders
+from pipeline.datasets.references import list_images
+from pipeline.datasets.sources import scan_images
 from pipeline.health.node_probe import probe
 from pipeline.health.places import check_places
 from storage import files
@@ -132,6 +135,27 @@ def test_rows_of_a_shard_on_s3_are_asked_for_and_no_more(tmp_path, bucket, monke
     assert sum(asked) < pixels.nbytes + (128 << 10), "the page and the footer"
     assert sum(asked) < shard.bytes / 4
     assert len(asked) <= 4
+
+
+def test_an_image_on_s3_is_read_once_until_another_takes_its_place(tmp_path, bucket, monkeypatch):
+    monkeypatch.setattr(folders, "YOUNG_S", -60.0)
+    for photo in image_folder(tmp_path / "photos", 3).iterdir():
+        files.write_bytes(f"{bucket}/photos/{photo.name}", photo.read_bytes())
+
+    def scan():
+        images = list_images(f"folder:{bucket}/photos", root=None, purpose="train")
+        asked.clear()
+        return scan_images(images, known_in=f"{bucket}/known.parquet")
+
+    asked, read_bytes = [], files.read_bytes
+    monkeypatch.setattr(files, "read_bytes", lambda uri: asked.append(uri) or read_bytes(uri))
+    first = scan()
+    assert len(asked) == 1 + 3
+    assert scan() == first
+    assert asked == [f"{bucket}/known.parquet"]
+    files.write_bytes(f"{bucket}/photos/001.png", read_bytes(first[2].uri))
+    assert [image.sha256 for image in scan()][1:] == [first[2].sha256] * 2
+    assert len(asked) == 2
 
 
 def test_a_missing_store_on_s3_is_refused(bucket):

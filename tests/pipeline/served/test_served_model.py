@@ -441,9 +441,11 @@ def consumer(registry, tmp_path_factory) -> Path:
     """The bin folder of a virtual environment with the model's own requirements and no more."""
     folder = tmp_path_factory.mktemp("consumer")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", folder / "env", "--disable-pip-version-check"]
-    requirements = folder_of(registry, NAME) / "requirements.txt"
-    subprocess.run([*pip, "install", "-q", "--no-compile", "-r", requirements], check=True)
+    uv = ["uv", "pip", "install", "--offline", "--python", folder / "env" / "bin" / "python"]
+    pip = ["pip", "--python", folder / "env", "--disable-pip-version-check", "install"]
+    wanted = ["-q", "-r", folder_of(registry, NAME) / "requirements.txt"]
+    if subprocess.run([sys.executable, "-m", *uv, *wanted]).returncode:  # not all in uv's cache
+        subprocess.run([sys.executable, "-m", *pip, "--no-compile", *wanted], check=True)
     return folder / "env" / "bin"
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.cluster import ClusterError
+from pipeline.training import ray_train
 from pipeline.training.loop import train
 from pipeline.training.ray_train import run_training
 from storage.checkpoints import CheckpointError
@@ -100,17 +101,22 @@ def test_an_error_that_a_retry_would_not_change_arrives_as_itself_at_once(store,
     assert wait_until_no_workers()
 
 
-def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_path):
+def test_workers_that_keep_dying_end_the_training_with_what_to_do(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_train, "MOST_FAILURES", 0)
+
     def kill_all(record):
         for pid in own_training_workers():
             os.kill(pid, signal.SIGKILL)
 
     job = make_job(store, tmp_path / "out", LONG)
     with pytest.raises(ClusterError, match=r"lost too often.*Run it again to go on"):
-        run(job, tmp_path, on_record=kill_all, max_failures=0)
+        run(job, tmp_path, on_record=kill_all)
 
 
-def test_a_run_that_is_cancelled_counts_as_stopped_though_its_workers_die_first(store, tmp_path):
+def test_a_run_that_is_cancelled_counts_as_stopped_though_its_workers_die_first(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ray_train, "MOST_FAILURES", 0)
     stop = Event()
 
     def kill_all(record):
@@ -120,7 +126,7 @@ def test_a_run_that_is_cancelled_counts_as_stopped_though_its_workers_die_first(
 
     job = make_job(store, tmp_path / "out", LONG)
     with pytest.raises(CancelledError, match="recipe small-qf10: stopped"):
-        run(job, tmp_path, on_record=kill_all, max_failures=0, stop=stop)
+        run(job, tmp_path, on_record=kill_all, stop=stop)
 
 
 def test_workers_that_do_not_fit_are_refused_before_anything_starts(store, tmp_path):
