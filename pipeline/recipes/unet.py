@@ -72,7 +72,7 @@ def small() -> Recipe:
 
 def quick(qf: int) -> Recipe:
     """Return the recipe for one quality factor that takes about 40 seconds on two CPU cores."""
-    stage = _stage(steps=1_050, batch=8, lr=3e-3, warmup_steps=50, side=None)
+    stage = _stage(steps=1_050, batch=8, lr=3e-3, warmup_steps=20, side=None)
     return Recipe(
         name=f"unet-quick-qf{qf}",
         architecture="unet",
