@@ -9,7 +9,7 @@ from flows.planning.beside_jpeg import gate_scores
 from flows.planning.evaluated_images import images_of
 from flows.planning.named_networks import open_network
 from flows.reporting.model_cards import model_card
-from flows.runtime import retried_task, say
+from flows.runtime import one_at_a_time, retried_task, say
 from flows.settings import git_commit, settings
 from flows.steps.training import parts_json
 from pipeline.evaluation.precision_loss import with_loss
@@ -50,9 +50,26 @@ def register_network(
     run: TrackedRun,
     initial_weights: str | None,
 ) -> tuple[RegisteredVersion, str]:
-    """Register trained weights, unless the very same are registered, and apply the alias rule."""
-    registry = ModelRegistry(settings().mlflow_uri)
+    """Register trained weights, unless the very same are registered, and apply the alias rule.
+
+    Another run that registers a version of the same model is waited for.
+    """
     name = recipe.model_name
+    lease = files.join(settings().checkpoints_root, f"{name}.lease")
+    with one_at_a_time(f"registering {name}", lease):
+        return _register(name, recipe, version, result, scores, run, initial_weights)
+
+
+def _register(
+    name: str,
+    recipe: Recipe,
+    version: StoreVersion,
+    result: TrainingResult,
+    scores: Mapping[str, Comparison],
+    run: TrackedRun,
+    initial_weights: str | None,
+) -> tuple[RegisteredVersion, str]:
+    registry = ModelRegistry(settings().mlflow_uri)
     same = {"weights_sha256": files.sha256_of(result.weights)}
     same |= training_tags(recipe, version, initial_weights)
     found = registry.find_version(name, same)
