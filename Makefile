@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast test-cluster chaos check format clean
 
-demo: $(VENV)/.installed ## build a store, train, evaluate, register on photographs (2 minutes with the installation)
+demo: $(VENV)/.installed ## build a store, train, evaluate, register on photographs (3 minutes with the installation)
 	$(BIN)/qfactory study --name demo
 
 test: $(VENV)/.installed-dev ## every test; those that promise seconds after the others
