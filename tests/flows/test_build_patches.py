@@ -1,12 +1,16 @@
-"""The build-patches flow: what it remembers, what it would do, and what Prefect is not given."""
+"""The build-patches flow: what it remembers, what it would do, and its tasks beside Prefect."""
 
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
-from prefect import flow
+from prefect import flow, tags
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows import runtime
 from flows.build_patches import build_patches
 from flows.planning.store_places import known_images
 from flows.runtime import retried_task, unwalked
@@ -15,6 +19,7 @@ from pipeline.datasets.sources import ScannedImage
 from storage import files
 from storage.patches.known_images import read_known
 from storage.patches.versions import version_numbers
+from tests.support.doors import Door
 from tests.support.flow_workspace import flow_workspace
 from tests.support.store_images import image_folder, texture_file
 
@@ -78,3 +83,26 @@ def test_prefect_does_not_walk_through_a_task_s_images(workspace):
 
     counted()
     assert counted() < 0.5, "it takes 2 s where Prefect looks into each"
+
+
+def test_a_task_that_begins_while_the_server_is_away_waits_for_it(workspace, monkeypatch, caplog):
+    monkeypatch.setattr(runtime, "BEGIN_AGAIN_S", (0.5,) * 20)
+    url = urlsplit(PREFECT_API_URL.value())
+    door = Door((url.hostname, url.port))
+
+    @retried_task("work")
+    def work(number: int) -> int:
+        return number + 1
+
+    @flow
+    def away() -> list[int]:
+        before = work(1)
+        door.shut()
+        with ThreadPoolExecutor(1) as opener:
+            opener.submit(lambda: (time.sleep(2), door.open()))
+            with tags("never-asked-for"):  # what was, Prefect remembers for 5 seconds
+                return [before, work(2)]
+
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{door.port}/api"}):
+        assert away() == [2, 3]
+    assert any("work begins again in" in record.getMessage() for record in caplog.records)
