@@ -88,6 +88,27 @@ def joined():
     return {"env": {"RAY_ADDRESS": address, "RAY_AUTH_MODE": mode}}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def silent_run(platform):
+    """The id of a run that gives no sign any more: Prefect takes three minutes to see that."""
+    automation = yaml.safe_load((PROJECT / "infra" / "automations.yaml").read_text())
+    names = [made["name"] for made in api(platform, "automations/filter", {})]
+    assert names == [automation["name"]]
+    flow = api(platform, "flows/name/study")["id"]
+    run = api(platform, "flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"]
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run}"}
+    automation["trigger"] |= {"within": 10, "match": resource}  # seconds; Prefect takes no fewer
+    api(platform, "automations/", automation)
+    sign = {
+        "id": str(uuid4()),
+        "event": "prefect.flow-run.heartbeat",
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": resource,
+    }
+    api(platform, "events", [sign])
+    return run
+
+
 def deploy(environment):
     """Bring pool, deployments, limits and automations of a Prefect server up to date."""
     path = f"{Path(PREFECT).parent}:{environment['PATH']}"
@@ -192,28 +213,6 @@ def test_every_deployment_is_there_with_its_queue_and_its_schedule_off(platform)
 def test_trainings_wait_in_a_queue_of_one_at_a_time(platform):
     queues = api(platform, "work_pools/qfactory/queues/filter", {})
     assert {q["name"]: q["concurrency_limit"] for q in queues}["training"] == 1
-
-
-def test_a_run_that_gives_no_sign_any_more_counts_as_crashed(platform):
-    automation = yaml.safe_load((PROJECT / "infra" / "automations.yaml").read_text())
-    names = [made["name"] for made in api(platform, "automations/filter", {})]
-    assert names == [automation["name"]]
-    flow = api(platform, "flows/name/study")["id"]
-    run = api(platform, "flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"]
-    resource = {"prefect.resource.id": f"prefect.flow-run.{run}"}
-    automation["trigger"] |= {"within": 10, "match": resource}  # seconds; Prefect takes no fewer
-    api(platform, "automations/", automation)
-    sign = {
-        "id": str(uuid4()),
-        "event": "prefect.flow-run.heartbeat",
-        "occurred": datetime.now(UTC).isoformat(),
-        "resource": resource,
-    }
-    api(platform, "events", [sign])
-    ended = end_of(platform, run)
-    assert (ended["state_type"], ended["state"]["message"]) == (
-        "CRASHED", automation["actions"][0]["message"],
-    )  # fmt: skip
 
 
 def test_the_doctor_names_the_server_and_its_version(platform, monkeypatch, capsys):
@@ -322,3 +321,11 @@ def test_a_cancelled_study_stops_all_its_trainings_and_leaves_no_run_running(pla
         200,
         "the end of the Ray processes",
     )
+
+
+def test_a_run_that_gives_no_sign_any_more_counts_as_crashed(platform, silent_run):
+    automation = yaml.safe_load((PROJECT / "infra" / "automations.yaml").read_text())
+    ended = end_of(platform, silent_run)
+    assert (ended["state_type"], ended["state"]["message"]) == (
+        "CRASHED", automation["actions"][0]["message"],
+    )  # fmt: skip

@@ -21,13 +21,13 @@ from tests.support.embedded import embedded_workspace
 from tests.support.processes import clean_environment, services_of
 from tests.support.terminals import CTRL_C, Terminal
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 TOLD = "error: interrupted: what was published stays; the same command goes on from there"
 EXIT_S = 8  # what the end of a process may take where every core is busy
 RAYS_AGENTS_S = 200  # for 60 of them they try to tell a Ray that was killed of its end
 BUILD = ("patches", "build", "--side", "48", "--stride", "4")
-EVALUATE = ("evaluate", "jpeg", "--dataset", "sample", "--qf", *"12345678", "--record")
+EVALUATE = ("evaluate", "jpeg", "--dataset", "sample", "--qf", "10", "--record")
 RESTORE = ("restore-batch", "photos", "out", "--model", "quickres-qf10")
 STUDY = ("study", "--recipes", "quickres-qf10", "--steps", "4000", "--threads", "1")
 
@@ -90,6 +90,7 @@ def steps_of(folder):
     return checkpoint_steps(str(trainings[0])) if trainings else []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("command", "shown"),
     [(BUILD, "patches of sample"), (STUDY, "checking network quickres")],
@@ -102,6 +103,7 @@ def test_ctrl_c_in_a_terminal_ends_a_command_in_time_with_one_line(workspace, co
     assert left_over(workspace) == []
 
 
+@pytest.mark.alone
 def test_what_a_batch_did_before_sigterm_is_not_done_again(workspace):
     inputs, outputs = str(workspace / "photos"), str(workspace / "out")
     terminal = start(workspace, *RESTORE)
@@ -116,6 +118,7 @@ def test_what_a_batch_did_before_sigterm_is_not_done_again(workspace):
     assert todo == {photo.name for photo in list_photos(inputs)} - {*finished}
 
 
+@pytest.mark.alone
 def test_a_training_that_is_stopped_goes_on_from_that_step_and_ends_at_once_when_asked_twice(
     workspace,
 ):
@@ -146,9 +149,7 @@ def test_what_a_killed_command_started_ends_and_the_next_command_closes_its_runs
     terminal.end()
     assert left_over(workspace, RAYS_AGENTS_S) == []
     assert all("RUNNING" in found for found in states(workspace))
-    terminal = start(workspace, *EVALUATE)
-    terminal.wait_for("evaluate jpeg")
-    assert interrupt(terminal) == (130, [TOLD])
+    assert start(workspace, *EVALUATE).end()[0] == 0
     assert left_over(workspace) == []
     mlflow, flow_runs, task_runs = states(workspace)
     assert "RUNNING" not in mlflow + flow_runs + task_runs
@@ -156,6 +157,7 @@ def test_what_a_killed_command_started_ends_and_the_next_command_closes_its_runs
     assert "KILLED" in mlflow
 
 
+@pytest.mark.alone
 def test_a_prefect_server_that_does_not_start_is_told_in_one_line_at_the_end(workspace):
     nowhere = "sqlite+aiosqlite:////nowhere/prefect.db"
     environment = clean_environment(
