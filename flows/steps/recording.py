@@ -1,12 +1,14 @@
-"""What people read afterwards: MLflow parameters and files, Prefect tables, pictures."""
+"""What people read afterwards: MLflow parameters and files, Prefect tables and assets, pictures."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
 from prefect.artifacts import create_table_artifact
+from prefect.events import emit_event
 
 from flows.planning.evaluated_images import images_of
 from flows.reporting.score_tables import label_of, score_rows
@@ -21,6 +23,29 @@ from pipeline.networks.restorer import Restorer
 from pipeline.recipes import Recipe
 from storage.patches.versions import StoreVersion
 from storage.tracking.tracked_run import TrackedRun
+
+NO_ASSET = re.compile(r"[^\w.~:/@+=,;()*!$-]")
+"""What Prefect takes in no asset's key."""
+
+
+def tell_made(asset: str, of: Sequence[str], **facts: object) -> None:
+    """Tell Prefect that this run has made an asset out of others, so that lineage is seen.
+
+    Assets are told by URIs, `dataset://` that of a dataset and `model://` that of a registered
+    model; local paths become `file://`. `facts` are what people would ask of the asset.
+    """
+    sources = [{"prefect.resource.id": _key(one), "prefect.resource.role": "asset"} for one in of]
+    emit_event(
+        "prefect.asset.materialization.succeeded",
+        resource={"prefect.resource.id": _key(asset)},
+        related=sources,
+        payload=facts,
+    )
+
+
+def _key(asset: str) -> str:
+    uri = asset if "://" in asset else Path(asset).absolute().as_uri()
+    return NO_ASSET.sub("-", uri)
 
 
 def log_inputs(run: TrackedRun, recipe: Recipe, version: StoreVersion) -> None:

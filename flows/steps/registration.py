@@ -11,6 +11,7 @@ from flows.planning.named_networks import open_network
 from flows.reporting.model_cards import model_card
 from flows.runtime import one_at_a_time, retried_task, say
 from flows.settings import git_commit, settings
+from flows.steps.recording import tell_made
 from flows.steps.training import parts_json
 from pipeline.evaluation.precision_loss import with_loss
 from pipeline.evaluation.protocol import evaluate
@@ -100,6 +101,10 @@ def _register(
                 ),
                 served=export.served,
             )
+        tell_made(
+            f"model://{name}", [version.uri], version=found.version, recipe=recipe.name,
+            store_version=version.number,
+        )  # fmt: skip
     comparison = next(iter(scores.values()))
     scored = gate_scores(comparison.restored, recipe.evaluation_qfs)
     jpeg = gate_scores(comparison.jpeg, recipe.evaluation_qfs)

@@ -10,6 +10,7 @@ from flows.planning.store_places import default_store
 from flows.runtime import one_at_a_time, progress, retried_task, say, unwalked
 from flows.settings import git_commit, settings
 from flows.steps.image_sets import Sets
+from flows.steps.recording import tell_made
 from pipeline.cluster import ray_map
 from pipeline.datasets.sources import ScannedImage
 from pipeline.patches.build_store import (
@@ -137,6 +138,10 @@ def build_version(
             f"store built: {version.name}, {version.rows:,} patches of {version.images} images, "
             f"{version.bytes / 1e6:.1f} MB; {report.built} shards written, {report.reused} reused"
         )
+        tell_made(
+            uri, [f"dataset://{dataset}"], version=version.number, patches=version.rows,
+            images=version.images, dataset_fingerprint=version.dataset_fingerprint,
+        )  # fmt: skip
     describe_version(version)
     return version
 

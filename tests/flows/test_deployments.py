@@ -190,6 +190,16 @@ def end_of(environment, run_id):
     )
 
 
+def made_of(environment, asset):
+    """Return the assets that Prefect was told are made out of one."""
+    body = {"filter": {"event": {"prefix": ["prefect.asset.materialization"]}}}
+    return [
+        event["resource"]["prefect.resource.id"]
+        for event in api(environment, "events/filter", body)["events"]
+        if asset in [other["prefect.resource.id"] for other in event["related"]]
+    ]
+
+
 def small_set(environment):
     """An evaluation set that costs little."""
     return f"folder:{environment['QFACTORY_WORKSPACE']}/photos"
@@ -244,6 +254,9 @@ def test_a_study_that_is_started_by_deployment_completes_and_registers_its_model
     assert {"patch-store", "scores", "study", "mlflow-run"} <= keys
     names = {run["name"].split("-")[0] for run in api(platform, "task_runs/filter", {})}
     assert any(name.startswith("train quickres") for name in names)
+    (store,) = made_of(platform, "dataset://sample")
+    assert store.startswith(f"file://{platform['QFACTORY_WORKSPACE']}/stores/sample-")
+    assert made_of(platform, store) == ["model://qfactory-quickres-qf10"]
 
 
 def test_the_other_deployments_complete_with_a_link_to_mlflow(platform, joined):
