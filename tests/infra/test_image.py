@@ -77,7 +77,10 @@ def once_there(path):
 
 @pytest.fixture
 def beside(tmp_path):
-    """Start a command beside a node that is a shell script instead of Ray."""
+    """Start a command beside a node that is a shell script instead of Ray.
+
+    Its signals are as in a container; a shell cannot trap what its parents ignore.
+    """
     node = tmp_path / "ray"
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RAY_ADDRESS": "head:6379"}
 
@@ -85,7 +88,7 @@ def beside(tmp_path):
         node.write_text(f"#!/bin/sh\n{ray}\n")
         node.chmod(0o755)
         return subprocess.Popen(
-            [INFRA / "beside-ray.sh", "bash", "-c", command],
+            ["env", "--default-signal", INFRA / "beside-ray.sh", "bash", "-c", command],
             env=environment, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
