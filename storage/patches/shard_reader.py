@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from storage import files
 from storage.files import StoreError
-from storage.patches.versions import ShardEntry, StoreVersion, shard_uri
+from storage.patches.version_parts import ShardEntry
+from storage.patches.versions import StoreVersion, shard_uri
 
 
 def open_shard(store: StoreVersion, shard: ShardEntry) -> pq.ParquetFile:
