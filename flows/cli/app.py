@@ -87,6 +87,9 @@ patches.command(
 patches.command(
     f"{HERE}.patches_look:verify", help="Compare every byte of a store with its version file."
 )
+patches.command(
+    f"{HERE}.patches_content:diff", help="Tell what changed between two versions of a store."
+)
 patches.command(f"{HERE}.patches_look:gc", help="Remove what no kept version names.")
 app.command(patches)
 

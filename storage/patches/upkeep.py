@@ -139,7 +139,7 @@ def refuse_mixed(uri: str) -> None:
     if len(found) > 1:
         told = "; ".join(f"versions {numbers} of {spec}" for spec, numbers in found.items())
         raise StoreError(
-            f"{uri}: two stores were mixed in one folder: {told}. Nothing was removed. The current "
+            f"{uri}: two stores were mixed in one folder: {told}. Nothing is removed. The current "
             "version stays readable; build each spec into a folder of its own, then delete this one"
         )
 

@@ -63,14 +63,15 @@ def as_before(store):
 def test_any_parquet_tool_reads_which_shard_an_image_is_in(store):
     version, head = open_store(str(store)), open_head(str(store))
     listed = str(store / "versions" / head.lists["shards"].file)
-    found = duckdb.sql(
-        f"select key, rows, bytes, sha256, images from '{listed}' where list_contains("
-        "sources, '007.png')"
+    found = duckdb.execute(
+        "select key, rows, bytes, sha256, images from read_parquet(?) "
+        "where list_contains(sources, '007.png')",
+        [listed],
     ).fetchall()
     (shard,) = [s for s in version.shards if s.key == found[0][0]]
     assert found == [(shard.key, shard.rows, shard.bytes, shard.sha256, shard.images)]
     rejected = str(store / "versions" / head.lists["rejected"].file)
-    reasons = duckdb.sql(f"select image, reason from '{rejected}'").fetchall()
+    reasons = duckdb.execute("select image, reason from read_parquet(?)", [rejected]).fetchall()
     assert reasons == [(r.image, r.reason) for r in version.rejected]
     assert {image for image, _ in reasons} == {"broken.png", "flat.png", "twin.png"}
     in_shards = {r.image for s in version.shards for r in s.rejected}
