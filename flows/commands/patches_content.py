@@ -2,12 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
-from flows.console import out, print_json
+import numpy as np
+from cyclopts import Parameter
+
+from flows.console import out, print_json, show_table, shown
 from flows.settings import settings
+from pipeline.drawing.store_pictures import statistics_picture
+from pipeline.patches.store_stats import (
+    SAMPLED_ROWS,
+    StoreStats,
+    keep,
+    measure,
+    measured_before,
+)
 from storage.patches.differences import StoreDifference, difference, two_versions
+from storage.patches.versions import StoreVersion, open_store
 
 SHOWN_NAMES = 10
+PERCENTILES = (1, 50, 99)
 
 
 def diff(
@@ -36,6 +51,83 @@ def diff(
     _show_names("rejected now", found.rejected_added)
     _show_names("rejected before", found.rejected_removed)
     _show_numbers(found)
+
+
+def stats(
+    store: str,
+    *,
+    version: int | None = None,
+    rows: int = SAMPLED_ROWS,
+    all_rows: Annotated[bool, Parameter("--all")] = False,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Measure the patches: PSNR, SSIM and bits per pixel by quality factor, luma, flat ones.
+
+    What was measured is kept in the store, beside the version, and the same question answered from
+    there.
+
+    Args:
+        store: name, path or URI of the store
+        version: number of the version (default: the current one)
+        rows: about how many patches are measured, out of at most 64 row groups drawn at random
+        all_rows: measure every patch
+        seed: decides which
+        json: print one JSON object and nothing else
+    """
+    found = open_store(settings().store_uri(store), version)
+    asked = None if all_rows else rows
+    measured = measured_before(found, rows=asked, seed=seed)
+    if measured is None:
+        with shown("measure") as update:
+            measured = measure(found, rows=asked, seed=seed, on_progress=update)
+        keep(found, measured)
+    picture = settings().reports / f"stats-{Path(found.uri).name}-{found.number}.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    _draw(found, measured, picture)
+    if json:
+        print_json({"store": found.name, **asdict(measured), "picture": str(picture)})
+        return
+    _show_stats(found, measured)
+    out.print(f"[bold]{'picture':16}[/] {picture}")
+
+
+def _show_stats(found: StoreVersion, measured: StoreStats) -> None:
+    shown_rows = [
+        {"QF": one.qf, "psnr": one.psnr, "ssim": one.ssim, "bpp": one.bpp}
+        for one in measured.quality
+    ]
+    if shown_rows:
+        show_table(shown_rows, f"JPEG in {found.name}")
+    out.print(f"[bold]{'measured':16}[/] {_sample(measured)}")
+    levels = np.cumsum(measured.luma) / sum(measured.luma)
+    told = ", ".join(f"{p} % up to {np.searchsorted(levels, p / 100)}" for p in PERCENTILES)
+    out.print(f"[bold]{'luma':16}[/] mean {measured.luma_mean:.1f}; of the pixels {told}")
+    out.print(
+        f"[bold]{'flat patches':16}[/] {100 * measured.flat_share:.1f} %: variance of the original "
+        f"below {measured.flat_variance:g}"
+    )
+
+
+def _sample(measured: StoreStats) -> str:
+    if measured.seed is None:
+        return f"all {measured.of_rows:,} patches"
+    return (
+        f"{measured.rows:,} of {measured.of_rows:,} patches, out of {measured.row_groups:,} of "
+        f"{measured.of_row_groups:,} row groups, seed {measured.seed}"
+    )
+
+
+def _draw(found: StoreVersion, measured: StoreStats, picture: Path) -> None:
+    quality = [(one.qf, one.bpp, one.psnr) for one in measured.quality]
+    flat = f"flat: {100 * measured.flat_share:.1f} %"
+    statistics_picture(
+        picture,
+        title=f"{found.dataset}: patches of version {found.number}",
+        subtitle=f"{_sample(measured)}; {flat}",
+        luma=measured.luma,
+        quality=quality,
+    )
 
 
 def _show_names(what: str, names: Sequence[str], more: str = "") -> None:
