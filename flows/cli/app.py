@@ -94,6 +94,7 @@ patches.command(
     f"{HERE}.patches_content:stats",
     help="Measure patches: JPEG's loss and bits, luma, flat ones; a picture.",
 )
+patches.command(f"{HERE}.patches_content:export", help="Write a version for another loader.")
 patches.command(f"{HERE}.patches_look:gc", help="Remove what no kept version names.")
 app.command(patches)
 

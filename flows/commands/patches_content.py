@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from flows.console import out, print_json, show_table, shown
 from flows.settings import settings
 from pipeline.drawing.store_pictures import statistics_picture
+from pipeline.patches.export_store import export_store
 from pipeline.patches.store_stats import (
     SAMPLED_ROWS,
     StoreStats,
@@ -128,6 +129,22 @@ def _draw(found: StoreVersion, measured: StoreStats, picture: Path) -> None:
         luma=measured.luma,
         quality=quality,
     )
+
+
+def export(store: str, folder: str, /, *, to: str, version: int | None = None) -> None:
+    """Write a version into a folder that another loader reads; it appears whole or not at all.
+
+    Args:
+        store: name, path or URI of the store
+        folder: local folder that is not there yet; its README.md has the lines that read it
+        to: lmdb, webdataset or numpy
+        version: number of the version (default: the current one)
+    """
+    found = open_store(settings().store_uri(store), version)
+    with shown("export") as update:
+        export_store(found, to, folder, update)
+    told = f"{found.rows:,} patches of {found.name}; {Path(folder) / 'README.md'} reads them"
+    out.print(told, markup=False)
 
 
 def _show_names(what: str, names: Sequence[str], more: str = "") -> None:

@@ -47,6 +47,18 @@ def read_open_rows(
     return [_pixels(table.column(name), store.spec.side) for name in columns]
 
 
+def read_open_places(
+    store: StoreVersion, shard: ShardEntry, parquet: pq.ParquetFile, row_group: int
+) -> tuple[list[str], np.ndarray]:
+    """Return where the rows of one row group come from: image names, and y and x, (N, 2) int32."""
+    try:
+        table = parquet.read_row_group(row_group, columns=["image", "y", "x"])
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(store, shard, error) from error
+    corners = [table.column(name).to_numpy() for name in ("y", "x")]
+    return table.column("image").to_pylist(), np.stack(corners, axis=1)
+
+
 def read_quantization_tables(store: StoreVersion) -> dict[int, np.ndarray]:
     """Return QF -> luma quantisation table, (8, 8) uint8, rows of rising vertical frequency.
 
