@@ -7,6 +7,7 @@ from typing import Annotated
 
 import numpy as np
 from cyclopts import Parameter
+from rich.markup import escape
 
 from flows.console import out, print_json, show_table, shown
 from flows.settings import settings
@@ -90,7 +91,7 @@ def stats(
         print_json({"store": found.name, **asdict(measured), "picture": str(picture)})
         return
     _show_stats(found, measured)
-    out.print(f"[bold]{'picture':16}[/] {picture}")
+    out.print(f"[bold]{'picture':16}[/] {escape(str(picture))}")
 
 
 def _show_stats(found: StoreVersion, measured: StoreStats) -> None:
@@ -161,4 +162,4 @@ def _show_numbers(found: StoreDifference) -> None:
     shards = ", ".join(f"{number:,} {what}" for what, number in found.shards.items())
     out.print(f"[bold]{'shards':16}[/] {shards}")
     for name, (old, new) in (found.settings | found.packages).items():
-        out.print(f"[bold]{name:16}[/] {old} -> {new}")
+        out.print(f"[bold]{name:16}[/] {escape(f'{old} -> {new}')}")

@@ -84,7 +84,7 @@ def inspect(
         print_json({**facts, "history": history, "files": _paths(found), "rejected": rejected})
         return
     for name, value in facts.items():
-        out.print(f"[bold]{name:16}[/] {value}")
+        out.print(f"[bold]{name:16}[/] {escape(value)}")
     out.print(f"[bold]{'rejected':16}[/] {len(found.rejected)}")
     for reject in found.rejected:
         out.print(f"  {reject.image}: {reject.reason}", markup=False)
@@ -193,11 +193,11 @@ def verify(store: str, *, version: int | None = None) -> None:
     except StoreError as error:
         notes.print(f"not recorded in the store: {error}", markup=False)
     if not damaged:
-        out.print(f"{found.name}: all {len(found.shards)} shards are whole")
+        out.print(f"{found.name}: all {len(found.shards)} shards are whole", markup=False)
         return
     for shard in damaged:
         out.print(f"damaged or missing: {shard.key} ({shard.rows:,} patches)")
-    out.print(f"repair: {found.repair_command}")
+    out.print(f"repair: {found.repair_command}", markup=False)
     sys.exit(1)
 
 
