@@ -14,9 +14,11 @@ from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import read_rows
 from storage.patches.versions import shard_uri
 from tests.support.forks import FORKS
+from tests.support.project import PROJECT
 from tests.support.store_images import build, image_folder
 
 BATCH = 12
+README = PROJECT / "storage" / "patches" / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,18 @@ def test_an_epoch_gives_every_pair_once_and_the_next_in_another_order(store):
 def test_workers_share_the_pairs(store):
     assert store.rows % (2 * BATCH) == 0
     assert Counter(pairs_of(store, workers=2)) == stored_pairs(store)
+
+
+@pytest.mark.slow
+def test_the_lines_in_the_readme_give_pairs(tmp_path, monkeypatch):
+    spec = PatchSpec(side=64, stride=8, qfs=(10, 20), degradation="patch")
+    photos = image_folder(tmp_path / "photos", size=(160, 160))
+    build(photos, tmp_path / "workspace" / "stores" / "mine", spec=spec)
+    monkeypatch.chdir(tmp_path)
+    code = README.read_text().partition("# PyTorch\n")[2].partition("```")[0]
+    names = {}
+    exec(code, names)
+    assert names["degraded"].shape == names["original"].shape == (128, 1, 64, 64)
 
 
 def pairs_of_rank(store, meeting, rank, answers):
