@@ -98,26 +98,17 @@ def write_lists(
 
     `sources` are shard key -> names of the images that it was cut from, as far as they are known.
     """
-    shards = [
-        {
-            "key": shard.key,
-            "rows": shard.rows,
-            "bytes": shard.bytes,
-            "sha256": shard.sha256,
-            "images": shard.images,
-            "sources": sources.get(shard.key),
-        }
-        for shard in lists.shards
-    ]
-    found = {"shards": _write(store_uri, f"{number}-shards", pa.Table.from_pylist(shards, SHARDS))}
+    told = ([getattr(shard, name) for shard in lists.shards] for name in SHARDS.names[:-1])
+    named = [sources.get(shard.key) for shard in lists.shards]
+    found = {"shards": _write(store_uri, f"{number}-shards", [*told, named], SHARDS)}
     if lists.rejected:
         cut = {r.image: shard.key for shard in lists.shards for r in shard.rejected}
-        rejected = [
-            {"image": r.image, "reason": r.reason, "shard": cut.get(r.image)}
-            for r in lists.rejected
-        ]
-        table = pa.Table.from_pylist(rejected, REJECTED)
-        found["rejected"] = _write(store_uri, f"{number}-rejected", table)
+        columns = (
+            [r.image for r in lists.rejected],
+            [r.reason for r in lists.rejected],
+            [cut.get(r.image) for r in lists.rejected],
+        )
+        found["rejected"] = _write(store_uri, f"{number}-rejected", columns, REJECTED)
     return found
 
 
@@ -212,8 +203,11 @@ def _read_columns(
     return [table.column(column).to_pylist() for column in columns]
 
 
-def _write(store_uri: str, name: str, table: pa.Table) -> ListFile:
-    sink = pa.BufferOutputStream()
+def _write(
+    store_uri: str, name: str, columns: Sequence[Sequence[object]], schema: pa.Schema
+) -> ListFile:
+    arrays = [pa.array(told, field.type) for told, field in zip(columns, schema, strict=True)]
+    table, sink = pa.table(arrays, schema=schema), pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     content = sink.getvalue().to_pybytes()
     sha256 = hashlib.sha256(content).hexdigest()
