@@ -149,12 +149,12 @@ def _told(head: VersionHead) -> dict[str, object]:
 
 def _show_history(found: StoreVersion) -> None:
     heads = _history(found.uri)
-    if len(heads) > 1:
-        out.print("\n[bold]history[/], `qfactory patches diff` tells what changed")
-    for head in heads[:SHOWN_VERSIONS] if len(heads) > 1 else ():
-        out.print(
-            f"  {head.number}, made {head.created}: {head.rows:,} patches of {head.images:,} images"
-        )
+    if len(heads) < 2:
+        return
+    out.print("\n[bold]history[/], `qfactory patches diff` tells what changed")
+    for head in heads[:SHOWN_VERSIONS]:
+        counts = f"{head.rows:,} patches of {head.images:,} images"
+        out.print(f"  {head.number}, made {head.created}: {counts}")
     if len(heads) > SHOWN_VERSIONS:
         out.print(f"  and {len(heads) - SHOWN_VERSIONS} before them: --json")
 
