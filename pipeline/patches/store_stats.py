@@ -1,5 +1,6 @@
 """What the patches of a store measure: JPEG's loss and bits by quality factor, luma, flat ones."""
 
+import hashlib
 import json
 import logging
 import math
@@ -99,6 +100,8 @@ def measured_before(store: StoreVersion, *, rows: int | None, seed: int) -> Stor
     rows = _fewer(store, rows)
     try:
         values = json.loads(files.read_bytes(_place(store)))
+        if values.pop("digest") != _digest(values):
+            return None
         quality = tuple(QualityStats(**one) for one in values.pop("quality"))
         found = StoreStats(**{**values, "luma": tuple(values["luma"]), "quality": quality})
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -111,9 +114,15 @@ def measured_before(store: StoreVersion, *, rows: int | None, seed: int) -> Stor
 def keep(store: StoreVersion, stats: StoreStats) -> None:
     """Write beside a version's head what was measured; a warning where that cannot be."""
     try:
-        files.write_bytes(_place(store), json.dumps(asdict(stats), indent=1).encode())
+        values = json.loads(json.dumps(asdict(stats)))
+        text = json.dumps({**values, "digest": _digest(values)}, indent=1)
+        files.write_bytes(_place(store), text.encode())
     except (StoreError, OSError) as error:
         logger.warning("what was measured is not kept: %s", error)
+
+
+def _digest(values: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _fewer(store: StoreVersion, rows: int | None) -> int | None:

@@ -256,7 +256,9 @@ def _read_version(uri: str, number: int) -> StoreVersion:
 
 
 def _damaged(uri: str, number: int, error: Exception) -> StoreError:
+    others = [other for other in version_numbers(uri) if other != number]
+    instead = f", or read another version with --version, of {others}" if others else ""
     return StoreError(
         f"{head_uri(uri, number)} is missing or damaged ({error}). Run the same `qfactory patches "
-        f"build` again, or read another version with --version, of {version_numbers(uri)}"
+        f"build` again{instead}"
     )
