@@ -104,7 +104,9 @@ def test_lmdb_gives_every_patch_by_its_number(version, wanted, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("to", sorted(FORMATS))
-def test_an_export_that_fails_leaves_nothing(to, version, tmp_path):
+def test_an_export_that_fails_leaves_nothing(to, tmp_path):
+    if to == "lmdb":
+        pytest.importorskip("lmdb")
     photos = image_folder(tmp_path / "photos")
     store = build(photos, tmp_path / "store").version
     with open(shard_uri(store.uri, store.shards[-1].key), "r+b") as file:  # noqa: PTH123
