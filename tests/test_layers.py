@@ -29,6 +29,7 @@ HOMES = {
     },
     "mlflow": {"storage/tracking/", "storage/registry/", "pipeline/served/model.py"},
     "pyarrow": {"storage/patches/", "storage/batches/", "pipeline/loading/loader.py"},
+    "lmdb": {"pipeline/patches/export_formats.py"},
     "fsspec": {"storage/", "pipeline/datasets/folders.py"},
     "safetensors": {"storage/", "pipeline/networks/weights.py"},
     "pooch": {"pipeline/datasets/download.py"},
@@ -100,6 +101,7 @@ RUNS_WITHOUT_A_CLUSTER = (
     "pipeline.training.__main__",
     "pipeline.evaluation.protocol",
     "pipeline.recipes",
+    "pipeline.loading.iterable_pairs",
 )
 MODULES = sorted(p for package in PACKAGES for p in (PROJECT / package).rglob("*.py"))
 

@@ -87,6 +87,14 @@ patches.command(
 patches.command(
     f"{HERE}.patches_look:verify", help="Compare every byte of a store with its version file."
 )
+patches.command(
+    f"{HERE}.patches_content:diff", help="Tell what changed between two versions of a store."
+)
+patches.command(
+    f"{HERE}.patches_content:stats",
+    help="Measure patches: JPEG's loss and bits, luma, flat ones; a picture.",
+)
+patches.command(f"{HERE}.patches_content:export", help="Write a version for another loader.")
 patches.command(f"{HERE}.patches_look:gc", help="Remove what no kept version names.")
 app.command(patches)
 

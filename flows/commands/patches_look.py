@@ -3,16 +3,29 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
-from flows.commands.store_readers import PATHS, reading_code
+from rich.markup import escape
+
 from flows.console import notes, out, print_json, show_rows, shown
+from flows.reporting.store_readers import PATHS, reading_code
 from flows.settings import settings
 from pipeline.drawing.pictures import contact_sheet
 from storage import files
 from storage.files import StoreError
 from storage.patches import upkeep
 from storage.patches.schema import pixel_columns
-from storage.patches.versions import StoreVersion, open_store, shard_uri, version_numbers
+from storage.patches.source_images import check_sources
+from storage.patches.version_parts import VersionHead
+from storage.patches.versions import (
+    StoreVersion,
+    open_head,
+    open_store,
+    shard_uri,
+    version_numbers,
+)
+
+SHOWN_VERSIONS = 8
 
 
 def list_stores(root: str | None = None, *, json: bool = False) -> None:
@@ -29,9 +42,9 @@ def list_stores(root: str | None = None, *, json: bool = False) -> None:
     names = [name for name in files.list_names(place) if not name.startswith(".")]
     for name in names:
         try:
-            version = open_store(files.join(place, name))
+            version = open_head(files.join(place, name))
         except StoreError as error:
-            notes.print(f"[yellow]{error}[/]")
+            notes.print(f"[yellow]{escape(str(error))}[/]")
             continue
         rows.append(
             {
@@ -67,13 +80,15 @@ def inspect(
     facts = {**_facts(found), "contact sheet": str(sheet)}
     if json:
         rejected = [asdict(reject) for reject in found.rejected]
-        print_json({**facts, "files": _paths(found), "rejected": rejected})
+        history = [_told(head) for head in _history(found.uri)]
+        print_json({**facts, "history": history, "files": _paths(found), "rejected": rejected})
         return
     for name, value in facts.items():
-        out.print(f"[bold]{name:16}[/] {value}")
+        out.print(f"[bold]{name:16}[/] {escape(value)}")
     out.print(f"[bold]{'rejected':16}[/] {len(found.rejected)}")
     for reject in found.rejected:
         out.print(f"  {reject.image}: {reject.reason}", markup=False)
+    _show_history(found)
     _show_reading(store, found)
 
 
@@ -116,11 +131,39 @@ def _facts(found: StoreVersion) -> dict[str, str]:
     }
 
 
+def _history(uri: str) -> list[VersionHead]:
+    """Return the heads of all versions, the newest first; one that is damaged is noted."""
+    heads = []
+    for number in reversed(version_numbers(uri)):
+        try:
+            heads.append(open_head(uri, number))
+        except StoreError as error:
+            notes.print(f"[yellow]{escape(str(error))}[/]")
+    return heads
+
+
+def _told(head: VersionHead) -> dict[str, object]:
+    counts = {name: getattr(head, name) for name in ("rows", "images", "rejected", "shards")}
+    return {"version": head.number, "made": head.created, **counts, "bytes": head.bytes}
+
+
+def _show_history(found: StoreVersion) -> None:
+    heads = _history(found.uri)
+    if len(heads) < 2:
+        return
+    out.print("\n[bold]history[/], `qfactory patches diff` tells what changed")
+    for head in heads[:SHOWN_VERSIONS]:
+        counts = f"{head.rows:,} patches of {head.images:,} images"
+        out.print(f"  {head.number}, made {head.created}: {counts}")
+    if len(heads) > SHOWN_VERSIONS:
+        out.print(f"  and {len(heads) - SHOWN_VERSIONS} before them: --json")
+
+
 def _show_reading(store: str, found: StoreVersion) -> None:
     side = found.spec.side
     number = "" if found.number == version_numbers(found.uri)[-1] else f" --version {found.number}"
     out.print(f"\n[bold]to read a column[/] as (N, {side}, {side}) uint8: what this version names")
-    out.print(f"  qfactory patches files {store}{number} > files.txt", markup=False)
+    out.print(f"  qfactory patches files {quote(store)}{number} > files.txt", markup=False)
     out.print(f"  {PATHS}", markup=False)
     for library, code in reading_code(pixel_columns(found.spec)[-1], side).items():
         out.print(f"\n  # {library}\n  " + code.replace("\n", "\n  "), markup=False)
@@ -129,11 +172,16 @@ def _show_reading(store: str, found: StoreVersion) -> None:
 def verify(store: str, *, version: int | None = None) -> None:
     """Read a store's shards and compare them with what was published; exit code 1 if one differs.
 
+    Its head and its lists are compared first: where they are damaged, or versions of two stores
+    are mixed, one line says so, with exit code 2.
+
     Args:
         store: name, path or URI of the store
         version: number of the version (default: the current one)
     """
     found = _opened(store, version)
+    check_sources(found)
+    upkeep.refuse_mixed(found.uri)
     damaged = []
     with shown("verify") as update:
         for done, (shard, whole) in enumerate(upkeep.verify(found), start=1):
@@ -145,11 +193,11 @@ def verify(store: str, *, version: int | None = None) -> None:
     except StoreError as error:
         notes.print(f"not recorded in the store: {error}", markup=False)
     if not damaged:
-        out.print(f"{found.name}: all {len(found.shards)} shards are whole")
+        out.print(f"{found.name}: all {len(found.shards)} shards are whole", markup=False)
         return
     for shard in damaged:
         out.print(f"damaged or missing: {shard.key} ({shard.rows:,} patches)")
-    out.print(f"repair: {found.repair_command}")
+    out.print(f"repair: {found.repair_command}", markup=False)
     sys.exit(1)
 
 

@@ -11,6 +11,8 @@ from storage import files
 from storage.patches.known_images import KnownImage, read_known, write_known
 
 SCAN_CHUNK = 64
+BESIDE_SHARDS = frozenset({"CURRENT", "VERIFIED", "lease"})
+"""Files of a patch store; its others are known by their suffix (folders.COMPANIONS)."""
 
 
 class Parallel(Protocol):
@@ -43,9 +45,11 @@ def scan_images(
 ) -> tuple[ScannedImage, ...]:
     """Hash every source image; sorted by name. What cannot be read gets a reason instead.
 
-    `known_in` is the URI of a table that remembers what was hashed: an image whose stamp is the
-    same as then is not read, unless `rehash` distrusts the table.
+    Of a patch store that lies among the images nothing is one. `known_in` is the URI of a table
+    that remembers what was hashed: an image whose stamp is the same as then is not read, unless
+    `rehash` distrusts the table.
     """
+    images = [image for image in images if not _is_part_of_store(image)]
     known = read_known(known_in) if known_in is not None else {}
     unread = [image for image in images if rehash or _known(image, known) is None]
     chunks = [tuple(unread[i : i + SCAN_CHUNK]) for i in range(0, len(unread), SCAN_CHUNK)]
@@ -66,6 +70,12 @@ def scan_images(
 def hashes_by_name(scanned: Iterable[ScannedImage]) -> dict[str, str]:
     """Return image name -> SHA-256 of every image that could be read."""
     return {image.name: image.sha256 for image in scanned if image.sha256}
+
+
+def _is_part_of_store(image: SourceImage) -> bool:
+    """Tell whether a file is one of those without a suffix that lie beside a store's shards."""
+    folder, _, name = image.uri.rpartition("/")
+    return name in BESIDE_SHARDS and files.exists(files.join(folder, "shards"))
 
 
 def _known(image: SourceImage, known: Mapping[str, KnownImage]) -> KnownImage | None:

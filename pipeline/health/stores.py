@@ -1,6 +1,7 @@
 """What killed builds left in patch stores, and what a verification found."""
 
 from collections.abc import Iterator
+from shlex import quote
 
 from pipeline.health.findings import Check, Problem
 from storage import files
@@ -29,12 +30,12 @@ def _problems(uri: str) -> Iterator[Problem]:
         kept = len(version_numbers(uri))
         left = gc(uri, keep=kept, dry_run=True)
     except StoreError as error:
-        mend = f"qfactory patches build --store {uri} ...  # the command that began it"
+        mend = f"qfactory patches build --store {quote(uri)} ...  # the command that began it"
         yield Problem(what=str(error), mend=mend, stops_work=False)
         return
     if left.files:
         what = f"{uri}: {left.files} files of killed builds, {left.bytes / 1e6:.1f} MB"
-        mend = f"qfactory patches gc {uri} --keep {kept}"
+        mend = f"qfactory patches gc {quote(uri)} --keep {kept}"
         yield Problem(what=what, mend=mend, stops_work=False)
     verified = last_verification(store)
     if verified is not None and verified.damaged:

@@ -18,12 +18,8 @@ from storage.files import StoreError
 from storage.patches.schema import PatchSpec
 from storage.patches.source_images import record_sources
 from storage.patches.upkeep import remove_leftovers
-from storage.patches.versions import (
-    Rejected,
-    StoreVersion,
-    publish,
-    row_group_rows,
-)
+from storage.patches.version_parts import Rejected
+from storage.patches.versions import StoreVersion, publish, row_group_rows
 
 MAX_REJECTED_SHARE = 0.1
 SHOWN_REJECTS = 10
@@ -109,8 +105,9 @@ def build_store(
     )
     if previous and previous.same_content(candidate):
         return BuildReport(version=previous, built=len(missing), reused=reused, published=False)
+    sources = {task.key: [image.name for image in task.images] for task in plan.tasks}
     return BuildReport(
-        version=publish(candidate), built=len(missing), reused=reused, published=True
+        version=publish(candidate, sources), built=len(missing), reused=reused, published=True
     )
 
 

@@ -81,6 +81,18 @@ def compress_patches(patches: np.ndarray, qf: int) -> np.ndarray:
     at a fraction of the cost.
     """
     count, side, _ = patches.shape
+    decoded, _ = compress(tiled(patches), qf)
+    rows, columns = (length // side for length in decoded.shape)
+    cut = decoded.reshape(rows, side, columns, side).swapaxes(1, 2)
+    return np.ascontiguousarray(cut.reshape(rows * columns, side, side)[:count])
+
+
+def tiled(patches: np.ndarray) -> np.ndarray:
+    """Return patches, (N, side, side) uint8, side by side in one picture, black where it ends.
+
+    Raises ValueError for a side that is no multiple of 8: JPEG's blocks would lie across patches.
+    """
+    count, side, _ = patches.shape
     if side % 8:
         raise ValueError(f"side {side}: only multiples of 8 can share a mosaic")
     columns = min(MOSAIC_COLUMNS, count)
@@ -88,9 +100,7 @@ def compress_patches(patches: np.ndarray, qf: int) -> np.ndarray:
     tiles = np.zeros((rows * columns, side, side), np.uint8)
     tiles[:count] = patches
     mosaic = tiles.reshape(rows, columns, side, side).swapaxes(1, 2)
-    decoded, _ = compress(mosaic.reshape(rows * side, columns * side), qf)
-    cut = decoded.reshape(rows, side, columns, side).swapaxes(1, 2)
-    return np.ascontiguousarray(cut.reshape(rows * columns, side, side)[:count])
+    return mosaic.reshape(rows * side, columns * side)
 
 
 def _gather(image: np.ndarray, y: np.ndarray, x: np.ndarray, side: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from storage import files
 from storage.files import StoreError
 from storage.patches.schema import PatchSpec
 from storage.patches.shard_writer import open_shard_writer
-from storage.patches.versions import Rejected, ShardEntry
+from storage.patches.version_parts import Rejected, ShardEntry
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,8 @@ from storage.patches.schema import PatchSpec
 from storage.patches.shard_reader import shard_is_whole
 from storage.patches.shard_writer import describe_shard
 from storage.patches.source_images import source_hashes
-from storage.patches.versions import (
-    Rejected,
-    ShardEntry,
-    StoreVersion,
-    open_store,
-    sizes_of_shards,
-)
+from storage.patches.version_parts import NewerStoreError, Rejected, ShardEntry
+from storage.patches.versions import StoreVersion, open_store, sizes_of_shards
 
 logger = logging.getLogger(__name__)
 
@@ -167,11 +162,16 @@ def _split_duplicates(
 
 
 def _previous_version(uri: str, spec: PatchSpec) -> StoreVersion | None:
-    """Return the current version; None if there is none or its file is damaged."""
+    """Return the current version; None if there is none or its files are damaged.
+
+    Raises NewerStoreError where a later version of this program wrote it.
+    """
     if not files.exists(files.join(uri, "CURRENT")):
         return None
     try:
         previous = open_store(uri)
+    except NewerStoreError:
+        raise
     except StoreError as error:
         logger.warning("%s; a new version is made", error)
         return None

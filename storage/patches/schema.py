@@ -76,7 +76,8 @@ class PatchSpec:
         values = json.loads(text)
         if (found := values.pop("format", None)) != FORMAT_VERSION:
             raise StoreError(
-                f"patch format {found} is not {FORMAT_VERSION}: rebuild the store with this version"
+                f"patch format {found} is not {FORMAT_VERSION}: read the store with the version of "
+                "qfactory that wrote it, or build one with this version"
             )
         return PatchSpec(**{**values, "qfs": tuple(values["qfs"])})
 

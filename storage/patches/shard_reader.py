@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from storage import files
 from storage.files import StoreError
-from storage.patches.versions import ShardEntry, StoreVersion, shard_uri
+from storage.patches.version_parts import ShardEntry
+from storage.patches.versions import StoreVersion, shard_uri
 
 
 def open_shard(store: StoreVersion, shard: ShardEntry) -> pq.ParquetFile:
@@ -44,6 +45,18 @@ def read_open_rows(
     except (OSError, pa.ArrowException) as error:
         raise damaged(store, shard, error) from error
     return [_pixels(table.column(name), store.spec.side) for name in columns]
+
+
+def read_open_places(
+    store: StoreVersion, shard: ShardEntry, parquet: pq.ParquetFile, row_group: int
+) -> tuple[list[str], np.ndarray]:
+    """Return where the rows of one row group come from: image names, and y and x, (N, 2) int32."""
+    try:
+        table = parquet.read_row_group(row_group, columns=["image", "y", "x"])
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(store, shard, error) from error
+    corners = [table.column(name).to_numpy() for name in ("y", "x")]
+    return table.column("image").to_pylist(), np.stack(corners, axis=1)
 
 
 def read_quantization_tables(store: StoreVersion) -> dict[int, np.ndarray]:

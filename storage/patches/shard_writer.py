@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from storage import files
 from storage.patches.schema import FORMAT_VERSION, PatchSpec, arrow_schema, pixel_columns
-from storage.patches.versions import Rejected, ShardEntry, row_group_rows, shard_uri
+from storage.patches.version_parts import Rejected, ShardEntry
+from storage.patches.versions import row_group_rows, shard_uri
 
 REJECTED = "qfactory.rejected"
 IMAGES = "qfactory.images"

@@ -40,6 +40,12 @@ def record_sources(store_uri: str, hashes: Mapping[str, str], unread: Mapping[st
     return fingerprint
 
 
+def check_sources(store: StoreVersion) -> None:
+    """Raise StoreError where what is written down of a version's images is damaged."""
+    if files.exists(sources_uri(store.uri, store.dataset_fingerprint)):
+        source_hashes(store)
+
+
 def source_hashes(store: StoreVersion) -> dict[str, str]:
     """Return source image -> SHA-256 of its file, of every image that a version was cut from.
 

@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -13,16 +15,20 @@ from storage import files
 from storage.files import TEMPORARY, StoredFile, StoreError
 from storage.patches.schema import pixel_columns
 from storage.patches.shard_reader import read_rows, shard_is_whole
+from storage.patches.version_parts import ShardEntry
 from storage.patches.versions import (
     SUFFIX,
-    ShardEntry,
     StoreVersion,
-    open_store,
+    open_head,
+    shard_keys,
+    statistics_name,
     version_numbers,
 )
 
 FOLDERS = ("versions", "shards", "sources")
 """In the order in which what they hold may be deleted."""
+BESIDE_HEADS = re.compile(rf"{re.escape(TEMPORARY)}.*|\d+-(shards|rejected|stats)\b.*")
+"""Names of ours in `versions` but the heads: what else lies there is not touched."""
 GRACE_S = 3600.0
 VERIFIED = "VERIFIED"
 """Name of the file that tells of the last verification, beside CURRENT."""
@@ -103,12 +109,14 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
 
     Files that no version at all names (a build under way or interrupted), and those of dropped
     versions whose files are damaged, go only when they are older than `grace_s` seconds. `dry_run`
-    only counts.
+    only counts. Raises StoreError where a kept version is damaged, or was made for another spec
+    than the current one.
     """
     if keep < 1:
         raise ValueError(f"keep {keep}: at least the current version stays, give 1 or more")
-    current = open_store(uri).number
+    current = open_head(uri).number
     numbers = version_numbers(uri)
+    refuse_mixed(uri)
     older = [number for number in numbers if number < current]
     dropped = tuple(older[: max(0, len(older) - keep + 1)])
     kept_names = _files_of(uri, [number for number in numbers if number not in dropped])
@@ -117,9 +125,23 @@ def gc(uri: str, *, keep: int = 1, grace_s: float = GRACE_S, dry_run: bool = Fal
     doomed = [file for folder in FOLDERS for file in _stored(uri, folder) if _name(file) in gone]
     doomed += _unnamed(uri, named, grace_s)
     if not dry_run:
-        for file in doomed:
+        for file in sorted(doomed, key=lambda file: not _is_head(file)):
             files.delete(file.uri)
     return Removed(versions=dropped, files=len(doomed), bytes=sum(file.bytes for file in doomed))
+
+
+def refuse_mixed(uri: str) -> None:
+    """Raise StoreError if versions of different specs lie in one folder: a store has one spec."""
+    found: dict[str, list[int]] = {}
+    for number in version_numbers(uri):
+        with suppress(StoreError):
+            found.setdefault(open_head(uri, number).spec.to_json(), []).append(number)
+    if len(found) > 1:
+        told = "; ".join(f"versions {numbers} of {spec}" for spec, numbers in found.items())
+        raise StoreError(
+            f"{uri}: two stores were mixed in one folder: {told}. Nothing is removed. The current "
+            "version stays readable; build each spec into a folder of its own, then delete this one"
+        )
 
 
 def orphans(uri: str, *, grace_s: float = GRACE_S) -> list[StoredFile]:
@@ -139,10 +161,9 @@ def remove_leftovers(uri: str) -> None:
 
 
 def _unnamed(uri: str, named: set[str], grace_s: float) -> list[StoredFile]:
-    found = [file for file in _stored(uri, "versions") if _is_temporary(file)]
-    for folder in ("shards", "sources"):
-        found += [file for file in _stored(uri, folder) if _name(file) not in named]
-    return _old(found, grace_s)
+    found = [file for file in _stored(uri, "versions") if BESIDE_HEADS.fullmatch(_name(file))]
+    found += [file for folder in ("shards", "sources") for file in _stored(uri, folder)]
+    return _old([file for file in found if _name(file) not in named], grace_s)
 
 
 def _stored(uri: str, folder: str) -> list[StoredFile]:
@@ -161,16 +182,24 @@ def _name(file: StoredFile) -> str:
     return file.uri.rpartition("/")[2]
 
 
+def _is_head(file: StoredFile) -> bool:
+    return bool(re.fullmatch(r"\d+\.json", _name(file)))
+
+
 def _files_of(uri: str, numbers: list[int]) -> set[str]:
-    """Return the names of all files that versions name, in whatever folder."""
-    versions = [open_store(uri, number) for number in numbers]
-    shards = {f"{shard.key}{SUFFIX}" for version in versions for shard in version.shards}
-    return shards | {f"{version.dataset_fingerprint}{SUFFIX}" for version in versions}
+    """Return the names of all files that versions name, in whatever folder, but of no head."""
+    names: set[str] = set()
+    for number in numbers:
+        head = open_head(uri, number)
+        names |= {f"{key}{SUFFIX}" for key in shard_keys(uri, number)}
+        names |= {listed.file for listed in head.lists.values()}
+        names |= {f"{head.dataset_fingerprint}{SUFFIX}", statistics_name(number)}
+    return names
 
 
 def _readable(uri: str, number: int) -> bool:
     try:
-        open_store(uri, number)
+        shard_keys(uri, number)
     except StoreError:
         return False
     return True

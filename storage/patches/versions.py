@@ -2,45 +2,26 @@
 
 <store>/shards/<key>.parquet    never changed; the key names the spec and the source images
 <store>/sources/...parquet      the images of a dataset; see source_images
-<store>/versions/<n>.json       which shards, from which dataset, what was rejected and why
+<store>/versions/               which shards, from which dataset, what was rejected; see
+                                version_files
 <store>/CURRENT                 the number of the version that readers open
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from shlex import quote
+from types import MappingProxyType
 
 from storage import files
 from storage.files import StoreError
+from storage.patches import version_files
 from storage.patches.schema import PatchSpec
+from storage.patches.version_files import SUFFIX, content_of, head_uri
+from storage.patches.version_parts import Lists, Rejected, ShardEntry, VersionHead
 
 COLUMN_CHUNK_BYTES = 1 << 20
-SUFFIX = ".parquet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
-    """A source image that gave no patches."""
-
-    image: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardEntry:
-    """What a version file says of one shard."""
-
-    key: str
-    rows: int
-    bytes: int
-    sha256: str
-    """Of the whole Parquet file."""
-    images: int
-    """Source images that gave patches."""
-    rejected: tuple[Rejected, ...] = ()
+NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +64,7 @@ class StoreVersion:
     @cached_property
     def content(self) -> str:
         """SHA-256 over the shards' own: equal for equal patches in equal order."""
-        return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+        return content_of(shard.sha256 for shard in self.shards)
 
     @property
     def name(self) -> str:
@@ -127,6 +108,11 @@ def sources_uri(store_uri: str, fingerprint: str) -> str:
     return files.join(store_uri, "sources", f"{fingerprint}{SUFFIX}")
 
 
+def statistics_name(number: int) -> str:
+    """Return the name of the file beside a version's head that keeps what was measured of it."""
+    return f"{number}-stats.json"
+
+
 def sizes_of_shards(store_uri: str) -> dict[str, int]:
     """Return the key and the bytes of each shard that is there, by one listing."""
     found = files.list_files(files.join(store_uri, "shards"))
@@ -163,11 +149,30 @@ def open_store(uri: str, version: int | None = None, spec: PatchSpec | None = No
     return found
 
 
-def publish(version: StoreVersion) -> StoreVersion:
+def open_head(uri: str, version: int | None = None) -> VersionHead:
+    """Return a version without its list of shards, which is not read; else as `open_store`."""
+    uri = uri.rstrip("/")
+    number = _current_number(uri) if version is None else version
+    try:
+        return version_files.read_head(uri, number)
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(uri, number, error) from error
+
+
+def shard_keys(uri: str, version: int) -> list[str]:
+    """Return the keys of a version's shards. Raises StoreError where it is damaged."""
+    try:
+        return version_files.shard_keys(uri, version)
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(uri, version, error) from error
+
+
+def publish(version: StoreVersion, sources: Mapping[str, Sequence[str]] = NOTHING) -> StoreVersion:
     """Make a version current, after all its shards; return it with its number.
 
-    Two builds that publish at once both succeed, with different numbers. Raises StoreError when
-    a shard is not there in full.
+    First its lists are written, then the head that names them, then CURRENT. Two builds that
+    publish at once both succeed, with different numbers. `sources` are shard key -> names of the
+    images that it was cut from. Raises StoreError when a shard is not there in full.
     """
     sizes = sizes_of_shards(version.uri)
     for shard in version.shards:
@@ -176,13 +181,30 @@ def publish(version: StoreVersion) -> StoreVersion:
                 f"{version.uri}: shard {shard.key} is not whole, so nothing was published; "
                 "run the same build again"
             )
+    lists = Lists(shards=version.shards, rejected=version.rejected)
     while True:
         number = max(version_numbers(version.uri), default=0) + 1
-        numbered = replace(version, number=number)
-        target = files.join(version.uri, "versions", f"{number}.json")
-        if files.create_bytes(target, _to_json(numbered).encode()):
+        written = version_files.write_lists(version.uri, number, lists, sources)
+        head = VersionHead(
+            number=number,
+            spec=version.spec,
+            dataset=version.dataset,
+            dataset_fingerprint=version.dataset_fingerprint,
+            row_group_rows=version.row_group_rows,
+            shard_bytes=version.shard_bytes,
+            packages=version.packages,
+            created=version.created,
+            shards=len(version.shards),
+            rows=version.rows,
+            bytes=version.bytes,
+            images=version.images,
+            rejected=len(version.rejected),
+            content=version.content,
+            lists=written,
+        )
+        if version_files.create_head(version.uri, head):
             _make_current(version.uri)
-            return numbered
+            return replace(version, number=number)
 
 
 def _make_current(uri: str) -> None:
@@ -204,7 +226,8 @@ def _current_number(uri: str) -> int:
                 "finished shards are kept"
             ) from None
         raise StoreError(
-            f"{uri}: there is no patch store; make one with `qfactory patches build --store {uri}`"
+            f"{uri}: there is no patch store; make one with `qfactory patches build --store "
+            f"{quote(uri)}`"
         ) from None
     except ValueError as error:
         raise StoreError(
@@ -213,38 +236,29 @@ def _current_number(uri: str) -> int:
 
 
 def _read_version(uri: str, number: int) -> StoreVersion:
-    target = files.join(uri, "versions", f"{number}.json")
     try:
-        values = json.loads(files.read_bytes(target))
-        digest = values.pop("digest")
-        if digest != _digest(values):
-            raise ValueError("its digest does not match")
-        spec = PatchSpec.from_json(json.dumps(values.pop("spec")))
-        shards = tuple(
-            ShardEntry(**{**shard, "rejected": _rejects(shard["rejected"])})
-            for shard in values.pop("shards")
-        )
-        rejected = _rejects(values.pop("rejected"))
-        return StoreVersion(uri=uri, spec=spec, shards=shards, rejected=rejected, **values)
+        head, lists = version_files.read_version(uri, number)
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{target} is missing or damaged ({error}). Run the same `qfactory patches build` "
-            f"again, or read another version with --version, of {version_numbers(uri)}"
-        ) from error
+        raise _damaged(uri, number, error) from error
+    return StoreVersion(
+        uri=uri,
+        number=head.number,
+        spec=head.spec,
+        dataset=head.dataset,
+        dataset_fingerprint=head.dataset_fingerprint,
+        row_group_rows=head.row_group_rows,
+        shard_bytes=head.shard_bytes,
+        shards=lists.shards,
+        rejected=lists.rejected,
+        packages=head.packages,
+        created=head.created,
+    )
 
 
-def _rejects(values: Sequence[Mapping[str, str]]) -> tuple[Rejected, ...]:
-    return tuple(Rejected(**value) for value in values)
-
-
-def _to_json(version: StoreVersion) -> str:
-    values = asdict(version)
-    del values["uri"]
-    if version.shard_bytes is None:
-        del values["shard_bytes"]  # so that what wrote such stores still reads them
-    values["spec"] = json.loads(version.spec.to_json())
-    return json.dumps({**values, "digest": _digest(values)}, indent=1, sort_keys=True)
-
-
-def _digest(values: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def _damaged(uri: str, number: int, error: Exception) -> StoreError:
+    others = [other for other in version_numbers(uri) if other != number]
+    instead = f", or read another version with --version, of {others}" if others else ""
+    return StoreError(
+        f"{head_uri(uri, number)} is missing or damaged ({error}). Run the same `qfactory patches "
+        f"build` again{instead}"
+    )

@@ -1,18 +1,21 @@
 """The command line as people type it: answers, refusals, exit codes."""
 
 import json
+import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.commands import QFACTORY, environment, several
 from tests.support.embedded import embedded_workspace, prefect_database
-from tests.support.store_images import build, image_folder
+from tests.support.store_images import build, image_folder, texture_file
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +133,40 @@ def test_evaluate_prints_exactly_the_stated_json(answers, workspace):
     assert rows[0]["psnr"] < rows[1]["psnr"]
     table = (workspace / "out.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * (3 + 1)
+
+
+def test_what_changed_in_a_store_what_it_measures_and_its_patches_for_other_loaders(tmp_path):
+    photos, store = image_folder(tmp_path / "photos", 6), tmp_path / "my [new] store"
+    build(photos, store)
+    shutil.copy(photos / "000.png", photos / "twin.png")
+    texture_file(photos / "new.png", 70, 90, seed=99)
+    version = build(photos, store, max_rejected_share=0.5).version
+    told, as_json, backwards, measured, kept, exported, refused = several(
+        tmp_path,
+        [
+            ("patches", "diff", store),
+            ("patches", "diff", store, "--json"),
+            ("patches", "diff", store, 2, 1, "--json"),
+            ("patches", "stats", store),
+            ("patches", "stats", store, "--all", "--json"),
+            ("patches", "export", store, "out", "--to", "numpy"),
+            ("patches", "export", store, "out", "--to", "numpy"),
+        ],
+    )
+    assert f"{store}@1 -> {store}@2" in told.out
+    assert re.search(r"images added +2, 12 patches\n  new.png\n  twin.png\n", told.out)
+    assert json.loads(as_json.out)["rejected_added"] == ["twin.png"]
+    assert json.loads(backwards.out)["images_removed"] == ["new.png", "twin.png"]
+    assert "all 84 patches" in measured.out
+    assert "flat patches" in measured.out
+    facts = json.loads(kept.out)
+    assert facts["rows"] == sum(facts["luma"]) / 32**2 == version.rows
+    assert [one["qf"] for one in facts["quality"]] == [10, 40]
+    assert Path(facts["picture"]).stat().st_size > 10_000
+    assert exported.code == 0
+    assert len(np.load(tmp_path / "out" / "qf10.npy")) == version.rows
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "is there already" in refused.err
 
 
 def test_a_store_is_listed_inspected_verified_and_repaired_by_the_command_that_is_printed(tmp_path):

@@ -78,19 +78,20 @@ def wait_until_it_answers(address):
 
 def test_a_store_on_s3_has_the_same_shards_as_one_on_the_disk(tmp_path, bucket):
     photos = image_folder(tmp_path / "photos", 20)
+    place = f"{bucket}/a store's #1"
     local = build(photos, tmp_path / "store").version
-    remote = build(photos, f"{bucket}/store").version
+    remote = build(photos, place).version
     assert remote.shards == local.shards
     assert all(whole for _, whole in verify(remote))
     for shard in remote.shards:
         ours = read_rows(remote, shard, 0, ["qf10"])[0]
         assert (ours == read_rows(local, shard, 0, ["qf10"])[0]).all()
-    assert not build(photos, f"{bucket}/store").published
+    assert not build(photos, place).published
     (photos / "003.png").unlink()
-    second = build(photos, f"{bucket}/store")
+    second = build(photos, place)
     assert second.version.number == 2
-    assert gc(f"{bucket}/store", keep=1, grace_s=0).versions == (1,)
-    assert open_store(f"{bucket}/store") == second.version
+    assert gc(place, keep=1, grace_s=0).versions == (1,)
+    assert open_store(place) == second.version
 
 
 def test_what_nothing_needs_is_told_and_removed_on_s3(bucket):

@@ -311,7 +311,7 @@ def test_gc_removes_what_no_kept_version_names(photos, store):
     assert gc(str(store), keep=2).files == 0
     removed = gc(str(store), keep=1)
     assert removed.versions == (1,)
-    assert removed.files == 3, "its list of shards, a shard, its list of images"
+    assert removed.files == 4, "its head, its list of shards, a shard, its list of images"
     assert orphan.exists()
     assert gc(str(store), grace_s=0).files == 1
     assert not orphan.exists()

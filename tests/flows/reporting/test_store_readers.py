@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.commands.store_readers import PATHS, reading_code
+from flows.reporting.store_readers import PATHS, reading_code
 from storage.patches.shard_reader import read_rows
 from storage.patches.versions import shard_uri
 from tests.support.project import PROJECT
