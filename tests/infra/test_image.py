@@ -11,6 +11,7 @@ import pytest
 
 from flows.settings import git_commit, settings
 from tests.support.infra_files import INFRA
+from tests.support.processes import processes_of
 from tests.support.project import PROJECT
 
 DOCKERFILE = (INFRA / "Dockerfile").read_text()
@@ -92,7 +93,9 @@ def beside(tmp_path):
             env=environment, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    return start
+    yield start
+    for pid, _ in processes_of(tmp_path):  # of a test that failed
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_command_beside_ray_ends_with_its_own_code_and_ends_the_node(beside, tmp_path):
