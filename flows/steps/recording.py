@@ -22,6 +22,7 @@ from pipeline.images.degrade import before_jpeg
 from pipeline.networks.restorer import Restorer
 from pipeline.recipes import Recipe
 from storage.patches.versions import StoreVersion
+from storage.shown import shown_uri
 from storage.tracking.tracked_run import TrackedRun
 
 NO_ASSET = re.compile(r"[^\w.~:/@+=,;()*!$-]")
@@ -45,7 +46,7 @@ def tell_made(asset: str, of: Sequence[str], **facts: object) -> None:
 
 def _key(asset: str) -> str:
     uri = asset if "://" in asset else Path(asset).absolute().as_uri()
-    return NO_ASSET.sub("-", uri)
+    return NO_ASSET.sub("-", shown_uri(uri))
 
 
 def log_inputs(run: TrackedRun, recipe: Recipe, version: StoreVersion) -> None:
